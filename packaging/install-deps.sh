@@ -121,7 +121,7 @@ if ((${#missing[@]} > 0)); then
 fi
 
 command -v cargo >/dev/null || {
-    echo "cargo is missing; install Rust 1.88 or later (https://rustup.rs)" >&2
+    echo "cargo is missing; install Rust 1.88 or later by rustup" >&2
     exit 1
 }
 # Rust's standard library for another system.
@@ -138,6 +138,6 @@ if [[ -n $other && ! -d $(rustc --print target-libdir --target "$other") ]]; the
     rustup target add "$other"
 fi
 [[ -e /dev/fuse ]] || {
-    echo "/dev/fuse is missing; load the kernel's module with 'modprobe fuse'" >&2
+    echo "/dev/fuse is missing; as root: modprobe fuse" >&2
     exit 1
 }

@@ -146,7 +146,7 @@ uninstall() {
 say_what_comes_next() {
     echo "installed xfer into $prefix; to remove it: $prefix/share/xfer/install.sh --uninstall --prefix $prefix"
     command -v fusermount3 >/dev/null || echo "mounts by users other than root need fusermount3 (package fuse3)"
-    [ -e /dev/fuse ] || echo "mounts need /dev/fuse: modprobe fuse"
+    [ -e /dev/fuse ] || echo "mounts need /dev/fuse, which is missing; as root: modprobe fuse"
     case ":$PATH:" in
         *":$prefix/bin:"*) ;;
         *) echo "the programs are in $prefix/bin, which is not in your PATH" ;;

@@ -94,7 +94,7 @@ pub fn note_session(label: &str, session: SessionId) -> Option<SessionNote> {
     let noted = SessionNotes::of(label)?.note(session);
     let noted = noted.inspect_err(|error| {
         report(&format!(
-            "warning: the session can't be noted, so if this process crashes, the next mount may \
+            "warning: the session cannot be noted, so if this process crashes, the next mount may \
              have to wait or use --takeover: {error}"
         ));
     });

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use xfer_client::core::{self, Ending};
 use xfer_protocol::message::Refusal;
+use xfer_protocol::size;
 
 use crate::process::exit::{Exit, Failure};
 
@@ -34,12 +35,12 @@ impl Display for Rest {
             parts.push("waits on this machine, and is sent by the next mount".to_owned());
         }
         if let Some(path) = rescued {
-            let part = format!("is kept in {}; see: xfer rescue list", path.display());
-            parts.push(if *waits { format!("but for what {part}") } else { part });
+            let part = format!("is kept in {} (see: xfer rescue list)", path.display());
+            parts.push(if *waits { format!("except what {part}") } else { part });
         }
         match (lost, parts.is_empty()) {
-            (Some(why), true) => parts.push(format!("is lost, since it can't be kept: {why}")),
-            (Some(why), false) => parts.push(format!("but for what is lost: {why}")),
+            (Some(why), true) => parts.push(format!("is lost, since it cannot be kept: {why}")),
+            (Some(why), false) => parts.push(format!("except what is lost: {why}")),
             (None, _) => {}
         }
         f.write_str(&parts.join(", "))
@@ -66,7 +67,7 @@ pub fn missing(status: &core::Status) -> String {
             "what was changed since then is not on the server any more".to_owned()
         }
         (0, _) => "everything is on the server".to_owned(),
-        (ops, bytes) => format!("{ops} changes ({bytes} bytes) are not on the server"),
+        (ops, bytes) => format!("not on the server: {}", size::changes(ops, bytes)),
     }
 }
 

@@ -11,6 +11,7 @@ use xfer_client::drive::{Rescue, Surroundings, Writing};
 use xfer_client::durable::is_full;
 use xfer_client::offline::{Damage, Left, Unsent, directory};
 use xfer_protocol::message::Purpose;
+use xfer_protocol::size;
 
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::report;
@@ -43,7 +44,8 @@ pub fn send_left(
         let was_damaged = settle_damage(label, &mut left, &keeper, runtime)?;
         let count = left.count();
         if count > 0 {
-            report(&format!("{label}: sending {count} changes that an earlier mount left here"));
+            let changes = size::count(count as u64, "change");
+            report(&format!("{label}: sending {changes} that an earlier mount left here"));
         }
         let settled = match left.leftover() {
             Some((leftover, key)) => {
@@ -54,7 +56,7 @@ pub fn send_left(
             // It was kept with what stands behind the damage.
             None if was_damaged => Ok(()),
             None => {
-                let why = "its claim to the session can't be read".to_owned();
+                let why = "its claim to the session cannot be read".to_owned();
                 let keeping = keeper.keep(why, left.trace().collect());
                 runtime.block_on(keeping).map_err(Unsent::Unkept)
             }
@@ -62,7 +64,7 @@ pub fn send_left(
         match settled {
             Ok(()) => left.remove().map_err(|error| unusable(label, &error))?,
             Err(Unsent::InUse(error)) => {
-                report(&format!("{label}: they wait, since another mount has the account"));
+                report(&format!("{label}: they wait, since another client has the account"));
                 in_use = Some(error.at(label));
             }
             Err(error) => return Err(unsent(label, error)),
@@ -89,8 +91,9 @@ fn settle_damage(
     }
     let aside = left.set_damage_aside().map_err(|error| unusable(label, &error))?;
     report(&format!(
-        "{label}: {bytes} bytes of what an earlier mount left here can't be read, as when the machine \
-         crashes while they are written; all of it stays in {}",
+        "{label}: {} of what an earlier mount left here cannot be read, as after a crash of the machine; \
+         all of it stays in {}",
+        size::display(bytes),
         aside.display()
     ));
     Ok(is_rescued)
@@ -120,7 +123,7 @@ fn unsent(label: &str, error: Unsent) -> Failure {
     match error {
         Unsent::Disk(error) => unusable(label, &error),
         Unsent::Unkept(error) => {
-            let what = "what an earlier mount left here can't be kept in";
+            let what = "what an earlier mount left here cannot be kept in";
             let remedy = if is_full(&error) { MAKE_ROOM } else { "" };
             Failure::new(Exit::Other, format!("{label}: {what} {error}{remedy}"))
         }
@@ -141,6 +144,7 @@ fn unusable(label: &str, error: &io::Error) -> Failure {
         io::ErrorKind::InvalidData => "",
         _ => "; to mount without it, move that directory away",
     };
-    let line = format!("{label}: what an earlier mount left in {place}: {error}{remedy}");
+    let line =
+        format!("{label}: what an earlier mount left in {place} cannot be used: {error}{remedy}");
     Failure::new(Exit::Other, line)
 }

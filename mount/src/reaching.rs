@@ -69,8 +69,8 @@ pub fn reach_within(
 
 fn span(retry: Retry) -> String {
     match retry.0 {
-        Wait::Forever => "until it can be".to_owned(),
-        Wait::AtMost(limit) => format!("for {} seconds", limit.as_secs()),
+        Wait::Forever => "until it answers".to_owned(),
+        Wait::AtMost(limit) => format!("for {} s", limit.as_secs()),
     }
 }
 

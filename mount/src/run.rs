@@ -57,6 +57,12 @@ fn other(error: io::Error) -> Failure {
 fn mount(config: &Config, attached: Option<Attached>) -> Result<(), Failure> {
     permission::check_fuse(&config.options)?;
     let place = mountpoint::prepare(&config.mountpoint)?;
+    if !config.options.nonempty && mountpoint::hides_something(&place) {
+        let place = place.display();
+        report(&format!(
+            "warning: {place} is not empty; what is in it is hidden until it is unmounted"
+        ));
+    }
     log(config.foreground);
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(other)?;
     let beginning = Beginning {
@@ -98,7 +104,7 @@ async fn serve(
     // If there is no room for a mailbox, every later change tries again.
     let (_, root) = tokio::join!(client.make_mailboxes(), client.keep_root());
     if let Err(errno) = root {
-        let line = format!("{label}: the server does not tell of the root directory: {errno}");
+        let line = format!("{label}: cannot read the root directory of the tree: {errno}");
         return Err(Failure::new(Exit::ServerTrouble, line));
     }
     // If two processes mount at one place, the second one finds here that the first has mounted.
@@ -120,7 +126,7 @@ async fn serve(
     let running = Running::new(client, mount, account, place.to_owned(), keeper, kept);
     let running = Arc::new(running);
     let control = Control::serve(running.clone(), place, running.device())
-        .inspect_err(|error| report(&format!("warning: `xfer` can't reach this mount: {error}")))
+        .inspect_err(|error| report(&format!("warning: `xfer` cannot reach this mount: {error}")))
         .ok();
     drop(claim);
     notify::ready();

@@ -12,7 +12,7 @@ use xfer_client::drive::{Client, Farewell, Lost};
 use xfer_client::files::Files;
 use xfer_client::offline::Place;
 
-use xfer_protocol::{Errno, Timestamp};
+use xfer_protocol::{Errno, Timestamp, size};
 
 use crate::control::{DORMANT, Disconnected, Mounted, News, OfNode, Stats, Status, Waiting};
 use crate::fuse;
@@ -141,7 +141,7 @@ impl Running {
                 let left = unmounting::detach_with_all_in_it(entry);
                 left.inspect(|()| {
                     report(&format!(
-                        "{}: unmounted, since a signal said so, and with it {} ({}), which was mounted at {}",
+                        "{}: unmounted by a signal, together with {} ({}), which was mounted at {}",
                         place.display(),
                         within.source,
                         within.kind,
@@ -153,7 +153,7 @@ impl Running {
         };
         if let Err(error) = left {
             report(&format!(
-                "{0}: ended, but still mounted: {error}; then remove it with: xfer unmount {0}",
+                "{0}: xfer-mount has ended, but the mount is still there: {error}; remove it with: xfer unmount {0}",
                 place.display()
             ));
         }
@@ -210,10 +210,7 @@ impl Running {
             () = signals.next() => {
                 let status = self.client.status();
                 self.client.abandon().await;
-                Err(format!(
-                    "ended at once; {} changes ({} bytes) are not on the server",
-                    status.pending_ops, status.pending_bytes
-                ))
+                Err(format!("ended at once; {}", missing(&status)))
             }
         };
         let result = match (result, self.settle_rest(true)) {
@@ -252,7 +249,7 @@ impl Running {
         let (rescued, lost) = match keeping {
             Ok((path, left_out)) => {
                 *kept = Some(path.clone());
-                let lost = format!("the last {left_out} changes did not fit");
+                let lost = size::count(left_out as u64, "change") + " at the end did not fit";
                 (Some(path), Some(lost).filter(|_| left_out > 0))
             }
             // It is tried again when it is asked for again.
@@ -288,8 +285,9 @@ impl Running {
         kept.map_err(|why| {
             let place = self.place().display().to_string();
             let line = format!(
-                "{place}: {count} changes are not on the server, so it stays mounted: {why}; to keep only \
-                 what fits: umount {place}"
+                "{place}: it stays mounted, since what is not on the server ({}) cannot be kept: {why}; \
+                 to keep only what fits: umount {place}",
+                size::count(count as u64, "change")
             );
             Failure::new(Exit::Other, line)
         })
@@ -402,7 +400,9 @@ impl Mounted for Running {
             self.client.abandon().await;
             let kept = tokio::task::block_in_place(|| self.keep_rest(false));
             if let Some(why) = kept.and_then(|rest| rest.lost) {
-                let line = format!("what is not on the server can't be kept, so it stays: {why}");
+                let line = format!(
+                    "it stays mounted, since what is not on the server cannot be kept: {why}"
+                );
                 return Err(Failure::new(Exit::Lost, line));
             }
             tokio::task::block_in_place(|| self.leave());
@@ -461,12 +461,12 @@ impl Running {
             ),
             (None, _) if !status.has_seat => Failure::new(
                 Exit::Other,
-                "another mount has the tree, so not everything is durable; xfer sends the rest once \
+                "another client has the tree, so not everything is durable; xfer sends the rest once \
                  it has the tree again",
             ),
             (None, _) => Failure::new(
                 Exit::Other,
-                "the server can't be reached now, so not everything is durable; xfer goes on trying",
+                "the server cannot be reached now, so not everything is durable; xfer goes on trying",
             ),
         }
     }

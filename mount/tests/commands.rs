@@ -45,7 +45,7 @@ fn has_fuse() -> bool {
 
 #[test]
 fn a_wrong_command_line_ends_with_2() {
-    check_line(XFER_MOUNT, &[], 2, "<MOUNTPOINT>; see xfer-mount --help");
+    check_line(XFER_MOUNT, &[], 2, "<MOUNTPOINT>; see: xfer-mount --help");
     check_line(XFER_MOUNT, &["--nonsense", "a@h", "mnt"], 2, "--nonsense");
     check_line(XFER_MOUNT, &["--accept-new", "--ca", "f", "a@h", "mnt"], 2, "cannot be used with");
     let two_passwords = ["--password-stdin", "--password-file", "f", "a@h", "mnt"];
@@ -57,8 +57,8 @@ fn a_wrong_command_line_ends_with_2() {
     check_line(XFER_MOUNT, &["-o", "rw,auto_unmount", "a@h", "mnt"], 2, "not supported");
     check_line(XFER_MOUNT, &["--cache-size", "1KiB", "a@h", "mnt"], 2, "between 16MiB and 1TiB");
     check_line(XFER_MOUNT, &["--fingerprint", "sha256:1", "a@h", "mnt"], 2, "64 hexadecimal");
-    check_line(XFER, &[], 2, "a command is missing; see xfer --help");
-    check_line(XFER, &["unmount"], 2, "<MOUNTPOINT>; see xfer unmount --help");
+    check_line(XFER, &[], 2, "a command is missing; see: xfer --help");
+    check_line(XFER, &["unmount"], 2, "<MOUNTPOINT>; see: xfer unmount --help");
     check_line(XFER, &["nonsense"], 2, "nonsense");
     check_line(XFER, &["send", "f", "--to", "bob"], 2, "FILE or USER@HOST[:PORT] is missing");
     check_line(XFER, &["login", "alice"], 2, "'alice' has no host; write USER@HOST[:PORT]");

@@ -215,11 +215,16 @@ async fn each_refusal_has_its_line_and_code() {
         address: "10.0.0.7".to_owned(),
         since: Timestamp::new(1_700_000_000, 0).unwrap(),
     };
-    let line = "already mounted on laptop (10.0.0.7) since 2023-11-14 22:13:20 UTC; \
+    let line = "the account is in use on laptop (10.0.0.7), since 2023-11-14 22:13:20 UTC; \
                 use --takeover to take the tree from that one";
     check_refused(Manner::Refuses(in_use), Exit::InUse, line).await;
     let blocked = || Refusal::Blocked { seconds: 42 };
-    check_refused(Manner::Refuses(blocked), Exit::Blocked, "blocked, try again in 42 s").await;
+    check_refused(
+        Manner::Refuses(blocked),
+        Exit::Blocked,
+        "blocked after too many wrong passwords; try again in 42 s",
+    )
+    .await;
     check_refused(Manner::Refuses(|| Refusal::Busy), Exit::ServerTrouble, "too busy").await;
     check_refused(Manner::Refuses(|| Refusal::Stopping), Exit::ServerTrouble, "stopping").await;
 }

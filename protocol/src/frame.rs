@@ -6,6 +6,7 @@
 //! the link's state before anything is allocated.
 
 use crate::limits;
+use crate::size;
 
 /// The length of a frame's header, in bytes.
 pub const HEADER_BYTES: usize = 8;
@@ -45,10 +46,10 @@ impl Bounds {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FrameError {
     /// The message is too long, or empty.
-    #[error("a message of {0} bytes")]
+    #[error("a message of {}", size::display(*.0 as u64))]
     Message(usize),
     /// The payload is too long.
-    #[error("a payload of {0} bytes")]
+    #[error("a payload of {}", size::display(*.0 as u64))]
     Payload(usize),
 }
 

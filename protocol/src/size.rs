@@ -1,4 +1,4 @@
-//! How sizes are read and written, the same in all of xfer's programs.
+//! How sizes and numbers of things are read and written, the same in all of xfer's programs.
 
 /// The units, largest first: each with its name and its size in bytes.
 const UNITS: [(&str, u64); 5] =
@@ -48,12 +48,36 @@ pub fn display(bytes: u64) -> String {
     }
 }
 
+/// A number of things, by the word for one of them: `1 change`, `3 changes`, `2 directories`.
+pub fn count(number: u64, one: &str) -> String {
+    let stem = one.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o']));
+    match (number, stem) {
+        (1, _) => format!("1 {one}"),
+        (_, None) if one.ends_with("ch") => format!("{number} {one}es"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {one}s"),
+    }
+}
+
+/// A number of changes, with the size of their data: `3 changes (1.5 MiB)`.
+pub fn changes(number: usize, bytes: usize) -> String {
+    format!("{} ({})", count(number as u64, "change"), display(bytes as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(text: &str, bytes: Option<u64>) {
         assert_eq!(parse(text), bytes, "{text:?}");
+    }
+
+    #[test]
+    fn one_thing_is_not_called_several() {
+        assert_eq!(count(1, "entry"), "1 entry");
+        assert_eq!(count(0, "entry"), "0 entries");
+        assert_eq!(changes(1, 5), "1 change (5 B)");
+        assert_eq!(changes(2, 3 << 10), "2 changes (3 KiB)");
     }
 
     #[test]

@@ -23,9 +23,12 @@ fn on(store: &Path, command: &str, input: &str) -> Ended {
     xfer_server(&arguments, input)
 }
 
+/// Fails the test unless the command succeeds, with one line at most of what it did.
 fn done(store: &Path, command: &str, input: &str) -> String {
     let ended = on(store, command, input);
-    assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{command}");
+    assert_eq!(ended.code, 0, "{command}: {}", ended.err);
+    assert!(ended.err.lines().count() < 2, "{command}: {}", ended.err);
+    assert!(!ended.err.starts_with("xfer-server: "), "{command}: {}", ended.err);
     ended.out
 }
 
@@ -42,8 +45,10 @@ fn refused(store: &Path, command: &str, input: &str, code: i32, line: &str) {
 /// Adds the first user of a store, which makes it.
 fn first_user(store: &Path, add: &str, input: &str) {
     let ended = on(store, add, input);
-    let line = format!("made a new store in {}\n", store.display());
-    assert_eq!((ended.code, ended.out, ended.err), (0, String::new(), line), "{add}");
+    let made = format!("made a new store in {}\n", store.display());
+    assert_eq!((ended.code, ended.out.as_str()), (0, ""), "{add}: {}", ended.err);
+    assert!(ended.err.starts_with(&made) && ended.err.contains(" is added; "), "{}", ended.err);
+    assert_eq!(ended.err.lines().count(), 2, "{}", ended.err);
 }
 
 fn with_users(users: &[&str]) -> tempfile::TempDir {
@@ -75,8 +80,75 @@ fn users_are_added_listed_changed_and_removed() {
     refused(store, "user remove alice", "alice\n", 2, "use --yes");
     done(store, "user remove alice --yes --now", "");
     assert!(!done(store, "user list", "").contains("alice"));
-    refused(store, "user remove alice", "", 7, "there is no user \"alice\"; see");
-    refused(store, "user restore alice", "", 7, "no removed user \"alice\" is kept");
+    refused(
+        store,
+        "user remove alice",
+        "",
+        7,
+        "there is no user 'alice'; see: xfer-server user list",
+    );
+    refused(store, "user restore alice", "", 7, "no removed user 'alice' is kept");
+}
+
+#[test]
+fn a_command_that_changes_a_user_says_in_a_line_what_it_did() {
+    let store = with_users(&["bob"]);
+    let store = store.path();
+    for (command, line) in [
+        (
+            "user add alice --password-stdin --quota 500",
+            "alice is added; quota: 500 B and 10000000 nodes",
+        ),
+        ("user passwd alice --password-stdin", "the password of alice is set"),
+        // A number without a unit is one of bytes.
+        (
+            "user quota alice --quota 600",
+            "quota of alice: 600 B and 10000000 nodes; of the inbox: 1 GiB and 10000 items",
+        ),
+        (
+            "user quota alice --quota none --inbox none --inbox-items 1",
+            "quota of alice: none; of the inbox: 1 item",
+        ),
+        ("user disable alice", "alice is disabled; to undo that: xfer-server user enable alice"),
+        ("user enable alice", "alice is not disabled, and does not expire"),
+        ("user expire alice --within never", "alice is not disabled, and does not expire"),
+        ("user passwords alice on", "alice logs in by a password or by keys"),
+        ("user keys revoke alice --all", "all keys of alice are revoked"),
+        ("user remove alice --yes --now", "alice is deleted for good"),
+    ] {
+        let ended = on(store, command, "secret\n");
+        assert_eq!(ended.code, 0, "{command}: {}", ended.err);
+        let said = (ended.out.as_str(), ended.err.trim_end_matches('\n'));
+        assert_eq!(said, ("", line), "{command}");
+    }
+    let expires = on(store, "user expire bob --within 3", "").err;
+    assert!(
+        expires.starts_with("bob is disabled from 2") && expires.ends_with(" on\n"),
+        "{expires}"
+    );
+    let shown = on(store, "user quota bob", "");
+    assert!(shown.out.contains("data") && shown.err.is_empty(), "{}", shown.err);
+}
+
+#[test]
+fn the_list_says_of_each_user_how_a_login_can_succeed() {
+    let store = with_users(&["bob", "carol", "dave"]);
+    let store = store.path();
+    let invited = on(store, "user add alice --invite --host example.org", "");
+    assert_eq!(invited.code, 0, "{}", invited.err);
+    done(store, "user disable carol", "");
+    // It has no key either.
+    let off = on(store, "user passwords dave off", "");
+    let said: Vec<&str> = off.err.lines().collect();
+    assert_eq!(said[0], "dave logs in by keys alone");
+    assert!(said[1].starts_with("no machine of dave has a key, so dave cannot log in now; run: "));
+    let list = done(store, "user list", "");
+    let rows = list.lines().map(|line| line.split("  ").map(str::trim).filter(|c| !c.is_empty()));
+    let logins: Vec<(&str, &str)> =
+        rows.map(|row| row.collect::<Vec<_>>()).map(|cells| (cells[0], cells[9])).collect();
+    let expected =
+        [("USER", "LOGIN"), ("alice", "no"), ("bob", "yes"), ("carol", "disabled"), ("dave", "no")];
+    assert_eq!(logins, expected, "{list}");
 }
 
 #[test]
@@ -126,11 +198,11 @@ fn each_limit_of_a_user_is_set_by_itself() {
 fn users_who_do_not_exist_are_refused_by_name() {
     let store = with_users(&["bob"]);
     let store = store.path();
-    refused(store, "user passwd eve --password-stdin", "x\n", 7, "\"eve\"");
-    refused(store, "user quota eve --quota 1G", "", 7, "\"eve\"");
-    refused(store, "user remove ../../etc", "", 7, "\"../../etc\"");
-    refused(store, "user quota eve", "", 7, "\"eve\"");
-    refused(store, "user quota eve --json", "", 7, "\"eve\"");
+    refused(store, "user passwd eve --password-stdin", "x\n", 7, "'eve'");
+    refused(store, "user quota eve --quota 1G", "", 7, "'eve'");
+    refused(store, "user remove ../../etc", "", 7, "'../../etc'");
+    refused(store, "user quota eve", "", 7, "'eve'");
+    refused(store, "user quota eve --json", "", 7, "'eve'");
     let exists = "user bob exists; for another machine: xfer-server user invite bob; \
                   for a new password: xfer-server user passwd bob";
     refused(store, "user add bob --password-stdin", "x\n", 8, exists);
@@ -180,19 +252,19 @@ fn a_store_that_others_may_write_to_is_refused() {
     let store = store.path();
     for shared in [0o777, 0o1777, 0o770, 0o722] {
         mode(store, shared);
-        let line = format!("use chmod 700 {}", store.display());
+        let line = format!("run: chmod 700 {}", store.display());
         refused(store, "run --listen 127.0.0.1:0", "", 3, &line);
         refused(store, "user list", "", 3, &line);
         refused(store, "user add bob --password-stdin", "x\n", 3, &line);
     }
     mode(store, 0o755);
     mode(&store.join("xfer.db"), 0o666);
-    let line = format!("use chmod 600 {}", store.join("xfer.db").display());
+    let line = format!("run: chmod 600 {}", store.join("xfer.db").display());
     refused(store, "user list", "", 3, &line);
     mode(&store.join("xfer.db"), 0o600);
     drop(Server::start(store));
     mode(&store.join("contents"), 0o777);
-    refused(store, "run --listen 127.0.0.1:0", "", 3, "use chmod 700");
+    refused(store, "run --listen 127.0.0.1:0", "", 3, "run: chmod 700");
 }
 
 /// All files of a directory, with their owners.
@@ -274,7 +346,7 @@ fn passwords_come_from_a_file_or_standard_input_and_are_checked() {
 fn a_command_line_that_is_wrong_is_explained_in_a_line() {
     let store = tempfile::tempdir().unwrap();
     let store = store.path();
-    refused(store, "fly", "", 2, "unrecognized subcommand 'fly'");
+    refused(store, "fly", "", 2, "there is no command 'fly'");
     refused(store, "user add", "", 2, "<NAME>");
     refused(store, "user quota bob --quota much", "", 2, "a size like 10GiB");
     refused(store, "run --listen nowhere", "", 2, "'nowhere'");
@@ -331,7 +403,7 @@ fn certificates_that_cannot_be_used_are_refused() {
     refused(store, &run(&store.join("none"), &key), "", 6, "none");
     refused(store, &run(&key, &key), "", 6, "no certificate");
     refused(store, &run(&cert, &cert), "", 6, "no private key");
-    refused(store, &run(&cert, &others), "", 6, "can't be used");
+    refused(store, &run(&cert, &others), "", 6, "cannot be used");
     std::fs::write(&key, "gone").unwrap();
     refused(store, "run --listen 127.0.0.1:0", "", 6, "no private key");
 }

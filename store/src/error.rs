@@ -14,7 +14,7 @@ pub enum StoreError {
     #[error("there is an account {0} already")]
     Exists(Name),
     /// The account was removed, or never existed.
-    #[error("there is no such account (any more)")]
+    #[error("there is no such account any more")]
     NoAccount,
     /// A command works on the account, so no session of it can begin and no other command can claim
     /// it.
@@ -54,10 +54,10 @@ pub enum StoreError {
         known: i32,
     },
     /// The database there does not belong to xfer.
-    #[error("the store's xfer.db is not a database of xfer's")]
+    #[error("the store's xfer.db is not a database of xfer")]
     Foreign,
     /// The file system lacks a feature that a database needs.
-    #[error("the file system of {0} can't hold a database")]
+    #[error("the file system of {0} cannot hold a database")]
     Unsuitable(String),
     /// A file that the store has open is no longer the one at its path, so later writes could not
     /// be found again. Contains the name of that part of the store.
@@ -144,12 +144,12 @@ impl StoreError {
             | StoreError::Foreign
             | StoreError::Unsuitable(_)
             | StoreError::UnknownEngine(_)
-            | StoreError::Missing { .. } => "it can't be opened",
+            | StoreError::Missing { .. } => "it cannot be opened",
             // It names a part of the store, but no path.
             StoreError::Gone(_) => return self.to_string(),
             StoreError::Unsafe(_) => "others may write to it",
             StoreError::Older { .. } => "its database is older than its contents",
-            StoreError::OtherLog => "its database and the log of that don't belong together",
+            StoreError::OtherLog => "its database and the log of that do not belong together",
             StoreError::Damaged(_) => "it is damaged",
             StoreError::Stopped => "it was told to stop",
             StoreError::Panicked => "a part of the server failed",

@@ -52,7 +52,7 @@ fn what_is_no_store_is_refused() {
     let db = rusqlite::Connection::open(&path).unwrap();
     db.execute_batch("CREATE TABLE accounts (x)").unwrap();
     drop(db);
-    check_refused(dir.path(), "not a database of xfer's");
+    check_refused(dir.path(), "not a database of xfer");
     std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
     check_refused(dir.path(), "xfer.db: ");
 }

@@ -3,7 +3,7 @@
 //!
 //! Reading order: [`signals`] (catching signals as events for a while), [`question`] (a question
 //! and its answer, shown or hidden), [`first_line()`] (a secret from a file),
-//! [`plain()`] (numbers that are none).
+//! [`plain()`] (errors that the standard library words).
 
 pub mod signals;
 pub mod question;

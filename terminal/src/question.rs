@@ -23,7 +23,7 @@ pub enum Unanswered {
     #[error("interrupted")]
     Interrupted,
     /// The terminal can't be read or written.
-    #[error("the terminal can't be used: {0}")]
+    #[error("the terminal cannot be used: {0}")]
     Terminal(#[from] io::Error),
 }
 

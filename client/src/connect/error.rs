@@ -42,13 +42,13 @@ pub enum ConnectError {
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// The name has no address.
-    #[error("no such host ({0}); check its spelling, and this machine's network")]
+    #[error("no such host; check its spelling, and this machine's network")]
     NotFound(io::Error),
     /// Nothing listens on the port.
     #[error("connection refused; is xfer-server running there, and is it the right port?")]
     NothingThere,
     /// The network has no way to the host.
-    #[error("can't reach it ({0}); check the network and the server's firewall")]
+    #[error("cannot reach it ({0}); check the network and the server's firewall")]
     Unreachable(io::Error),
     /// There was no answer in time.
     #[error("no answer {0}; check host and port, the network and the server's firewall")]
@@ -89,7 +89,7 @@ pub enum EndpointError {
     #[error("{}", refusal_line(.0))]
     Refused(Refusal),
     /// The connection broke.
-    #[error("the connection broke {0} ({1}); try again, the server's log may say why")]
+    #[error("the connection broke {0} ({1}); try again, or see the server's log")]
     Broken(Phase, io::Error),
     /// The server's answer makes no sense.
     #[error("it sent an invalid answer ({0}); check that both sides have the same version of xfer")]
@@ -207,10 +207,9 @@ impl EndpointError {
 
 fn refusal_line(refusal: &Refusal) -> String {
     match refusal {
-        Refusal::WrongPassword => refusal.to_string(),
-        Refusal::Blocked { seconds } => format!("blocked, try again in {seconds} s"),
+        Refusal::WrongPassword | Refusal::Blocked { .. } => refusal.to_string(),
         Refusal::InUse { host, address, since } => format!(
-            "already mounted on {} ({}) since {}",
+            "the account is in use on {} ({}), since {}",
             harmless(host),
             harmless(address),
             moment(*since)
@@ -264,7 +263,7 @@ mod tests {
         let error = EndpointError::Refused(refusal).at("alice@host:33000");
         assert_eq!(
             error.to_string(),
-            "alice@host:33000: already mounted on lap\\u{1b}[2Jtop (10.0.0.1) since \
+            "alice@host:33000: the account is in use on lap\\u{1b}[2Jtop (10.0.0.1), since \
              1970-01-01 00:00:00 UTC"
         );
     }
@@ -272,6 +271,9 @@ mod tests {
     #[test]
     fn a_block_says_for_how_long() {
         let error = EndpointError::Refused(Refusal::Blocked { seconds: 42 }).at("alice@host:1");
-        assert_eq!(error.to_string(), "alice@host:1: blocked, try again in 42 s");
+        assert_eq!(
+            error.to_string(),
+            "alice@host:1: blocked after too many wrong passwords; try again in 42 s"
+        );
     }
 }

@@ -34,14 +34,14 @@ pub enum TargetError {
     #[error("'{0}' has no host; write USER@HOST[:PORT], as in {0}@server.example.org")]
     NoHost(String),
     /// No account can have this name.
-    #[error("'{0}' can't be a user name: {rule}", rule = user::RULE)]
+    #[error("'{0}' cannot be a user name: {rule}", rule = user::RULE)]
     User(String),
     /// The text before the `@` looks like a user's name in capitals.
     #[error("user names have no capitals; did you mean {0}?")]
     Capitals(String),
     /// The text before the `@` looks like a name and a password.
     #[error(
-        "a password can't be given on the command line, where others can see it; write \
+        "a password cannot be given on the command line, where others can see it; write \
          {0} and type the password when asked, or give --password-file FILE"
     )]
     Password(String),
@@ -250,11 +250,11 @@ mod tests {
         check_refused("host:1", "has no user name");
         check_refused("Alice", "has no user name");
         check_refused("@host", "has no user name");
-        check_refused("a/b@host", "can't be a user name");
-        check_refused(&format!("{}@host", "x".repeat(65)), "can't be a user name");
-        check_refused("a@b.c@10.0.0.1", "'a@b.c' can't be a user name");
-        check_refused("bücher@host", "'bücher' can't be a user name");
-        check_refused("a\u{202e}b@host", "'a\\u{202e}b' can't be a user name");
+        check_refused("a/b@host", "cannot be a user name");
+        check_refused(&format!("{}@host", "x".repeat(65)), "cannot be a user name");
+        check_refused("a@b.c@10.0.0.1", "'a@b.c' cannot be a user name");
+        check_refused("bücher@host", "'bücher' cannot be a user name");
+        check_refused("a\u{202e}b@host", "'a\\u{202e}b' cannot be a user name");
         check_refused("Alice@host:1", "did you mean alice@host:1?");
         check_refused("alice@", "is not a host name");
         check_refused("alice@ho st", "is not a host name");

@@ -92,7 +92,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 /// Has the system throw away what a connection did not deliver once it is closed.
 pub(super) fn reset_when_closed(socket: &OwnedFd) {
     if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
-        tracing::debug!("can't reset the connection: {error}");
+        tracing::debug!("cannot reset the connection: {error}");
     }
 }
 

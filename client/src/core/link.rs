@@ -60,10 +60,10 @@ pub enum LinkLoss {
     #[error("this machine's network address changed")]
     Moved,
     /// The seat was handed to another client of the account.
-    #[error("the tree was handed to another mount")]
+    #[error("the tree was handed to another client")]
     Yielded,
     /// Another client of the account took the seat.
-    #[error("taken over by a mount on {} ({})", Shown(host), Shown(address))]
+    #[error("taken over by a client on {} ({})", Shown(host), Shown(address))]
     TakenOver {
         /// Its host's name, as it gave it.
         host: String,
@@ -94,11 +94,11 @@ pub enum Ending {
     #[error(transparent)]
     LinkLost(LinkLoss),
     /// The link was lost, and the server refused to continue the session over another one.
-    #[error("the session can't be continued: {}", refused(.0))]
+    #[error("the session cannot be continued: {}", refused(.0))]
     Refused(Refusal),
     /// Another client has changed the tree since, so this one's changes can't be made any more, and
     /// there is nothing that keeps them.
-    #[error("another mount of the account has changed the tree")]
+    #[error("another client of the account has changed the tree")]
     Displaced,
     /// The server's rules refused a change that this side had acknowledged: a fault of either side.
     #[error("the server refused change {seq}: {errno}")]

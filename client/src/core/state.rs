@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use xfer_protocol::message::Grant;
+use xfer_protocol::size;
 use xfer_protocol::tree::{Loaded, Need, Node, Rows, Table, XattrMap};
 use xfer_protocol::{Errno, Ino, Name, Seq};
 
@@ -231,7 +232,8 @@ impl Core {
         let (ops, bytes) = self.uplink.log.pending();
         if ops > 0 {
             self.note_error(format!(
-                "{label}: {ending}; {ops} changes ({bytes} bytes) were not durable"
+                "{label}: {ending}; not on the server: {}",
+                size::changes(ops, bytes)
             ));
         }
         // If the session was drained and everything is durable, it ended for the reason of the

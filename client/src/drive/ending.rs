@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xfer_protocol::Errno;
+use xfer_protocol::size;
 
 use super::Client;
 use super::away::Patience;
@@ -30,7 +31,7 @@ const WRITE_BACK_MAX: Duration = Duration::from_secs(10);
 
 /// The session ended before everything was durable.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{ending}; {ops} changes ({bytes} bytes) are not on the server")]
+#[error("{ending}; not on the server: {}", size::changes(*ops, *bytes))]
 pub struct Lost {
     /// Why it ended.
     pub ending: Ending,

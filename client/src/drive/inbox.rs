@@ -58,7 +58,7 @@ impl Client {
             let gone = self.lock().finish_delivery(head.id, result.is_ok());
             match result {
                 Err(errno) if !gone => {
-                    tracing::warn!("\"{}\" from {} has to wait: {errno}", head.name, head.from);
+                    tracing::warn!("'{}' from {} has to wait: {errno}", head.name, head.from);
                     failures += 1;
                 }
                 Ok(()) | Err(_) => failures = 0,

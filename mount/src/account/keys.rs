@@ -39,7 +39,7 @@ pub(super) fn run(mut line: KeysLine) -> Result<(), Failure> {
     let identity = identity::by_password(&source, label)?;
     let key = find(&keys_by(&identity)?, &revoked, label)?;
     reached.runtime.block_on(reached.peer.revoke(&identity, key))?;
-    Ok(())
+    print_line(&format!("key {} of {label} is revoked", hex::encode(&key.0[..6])))
 }
 
 fn key_of(identity: &Identity) -> Option<PublicKey> {
@@ -89,11 +89,11 @@ fn find(keys: &[DeviceKey], text: &str, label: &str) -> Result<PublicKey, Failur
     match (meant.next(), meant.next()) {
         (Some(known), None) => Ok(known.key),
         (Some(_), Some(_)) => {
-            let line = format!("{} means several keys; give more of the key", shown(text));
+            let line = format!("'{text}' means several keys of {label}; give more of the key");
             Err(Failure::usage(line))
         }
         (None, _) => {
-            let line = format!("no key is {}; see: xfer keys {label}", shown(text));
+            let line = format!("{label} has no key '{text}'; see: xfer keys {label}");
             Err(Failure::usage(line))
         }
     }

@@ -140,7 +140,9 @@ fn again_unseen(invitation: &str) -> Failure {
     };
     Failure::new(
         Exit::Other,
-        format!("the program can't be run again ({error}); see that /proc is there"),
+        format!(
+            "cannot hide the invitation from other users ({error}); check that /proc is mounted"
+        ),
     )
 }
 
@@ -150,7 +152,7 @@ fn asked() -> Result<String, Failure> {
     let answer = answer.map_err(|error| match error {
         NoAnswer::Interrupted => Failure::new(Exit::Interrupted, "interrupted"),
         NoAnswer::Nobody => {
-            Failure::usage("give an account, or an invitation; see xfer login --help")
+            Failure::usage("give an account, or an invitation; see: xfer login --help")
         }
     })?;
     // The whole line may have been pasted.
@@ -172,7 +174,10 @@ fn split(text: &str) -> Result<(&str, Option<Invitation>), Failure> {
 
 fn unkept(keys: &DeviceKeys, account: &str, error: &io::Error) -> Failure {
     let path = keys.path(account);
-    let line = format!("the key can't be kept in {}: {error}; then log in again", path.display());
+    let line = format!(
+        "the key cannot be kept in {}: {error}; log in again when it can be",
+        path.display()
+    );
     Failure::new(Exit::Other, line)
 }
 

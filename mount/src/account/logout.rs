@@ -10,6 +10,7 @@ use crate::command::cli::PasswordLine;
 use crate::command::identity;
 use crate::command::xfer_line::LogoutLine;
 use crate::process::exit::{Exit, Failure};
+use crate::process::output::print_line;
 
 /// Gives this machine's key up, on the server and here.
 pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
@@ -17,8 +18,8 @@ pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
     let (keys, label) = (device_keys()?, target.to_string());
     let no_key = || {
         let line = format!(
-            "this machine has no key for {target}, so there is nothing to log out of; xfer keys \
-             {target} lists the machines that have"
+            "this machine has no key for {target}, so there is nothing to log out of; for the \
+             machines that have one: xfer keys {target}"
         );
         Failure::new(Exit::Other, line)
     };
@@ -42,5 +43,5 @@ pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
         let line = format!("{}: {error}; remove it", keys.path(&label).display());
         Failure::new(Exit::Other, line)
     })?;
-    Ok(())
+    print_line(&format!("this machine does not log in to {label} by a key any more"))
 }

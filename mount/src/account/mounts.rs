@@ -15,21 +15,24 @@ pub(super) fn settle(label: &str, is_agreed: bool) -> Result<(), Failure> {
     let (places, first) = (places.join(" and "), &first.mountpoint);
     if !is_agreed {
         let what = format!(
-            "{label} is mounted by this key at {places}; to log out ends that: programs there get \
+            "{label} is mounted by this key at {places}; logging out ends that: programs there get \
              errors until it is unmounted"
         );
         if terminal::terminal().is_none() {
-            let line = format!("{what}. Unmount first with: xfer unmount {first}; or give --yes");
+            let line = format!("{what}; first run: xfer unmount {first}, or give --yes");
             return Err(Failure::usage(line));
         }
         if !terminal::agrees(&format!("{}. Log out? [y/N] ", Shown(&what))) {
-            return Err(Failure::new(Exit::Other, "still logged in"));
+            return Err(Failure::new(
+                Exit::Other,
+                format!("this machine is still logged in to {label}"),
+            ));
         }
     }
     mounts.iter().try_for_each(|mount| {
         control::sync(mount.mountpoint.as_ref()).map_err(|Failure { exit, line }| Failure {
             exit,
-            line: format!("{line}; still logged in, since that would be lost"),
+            line: format!("{line}; this machine is still logged in, since that would be lost"),
         })
     })
 }

@@ -10,11 +10,12 @@ use crate::command::terminal::{agrees, terminal};
 use crate::command::xfer_line::PasswdLine;
 use crate::command::{identity, password};
 use crate::process::exit::Failure;
+use crate::process::output::print_line;
 
 pub(super) fn run(line: PasswdLine) -> Result<(), Failure> {
     let target = target(&line.target)?;
     if terminal().is_none() {
-        let line = "passwords are typed, and there is no terminal here; run xfer passwd on one, or have \
+        let line = "there is no terminal to ask for the passwords on; run `xfer passwd` on one, or have \
                     the administrator set it";
         return Err(Failure::usage(line));
     }
@@ -35,9 +36,12 @@ pub(super) fn run(line: PasswdLine) -> Result<(), Failure> {
     };
     let then = if revoked { KeysThen::AreRevokedBut(own) } else { KeysThen::Stay };
     reached.runtime.block_on(reached.peer.set_password(&old, new, then))?;
-    Ok(())
+    print_line(&format!("the password of {label} is changed"))
 }
 
 fn wants_to_revoke(others: usize) -> bool {
-    agrees(&format!("{others} other machines log in by a key. Log them out too? [y/N] "))
+    agrees(&match others {
+        1 => "1 other machine logs in by a key. Log it out too? [y/N] ".to_owned(),
+        _ => format!("{others} other machines log in by a key. Log them out too? [y/N] "),
+    })
 }

@@ -45,7 +45,9 @@ pub fn run(line: MountingLine) -> Result<(), Failure> {
         }
         (None, Some(place)) => remove(&place),
         (None, None) if list => show(),
-        (None, None) => Err(Failure::usage("give USER@HOST and MOUNTPOINT; see xfer mount --help")),
+        (None, None) => {
+            Err(Failure::usage("give USER@HOST and MOUNTPOINT; see: xfer mount --help"))
+        }
     }
 }
 
@@ -86,16 +88,16 @@ fn add(mut line: MountLine) -> Result<(), Failure> {
 fn check_questions(config: &Config, account: &str) -> Result<(), Failure> {
     match &config.password {
         PasswordSource::Stdin => {
-            let line =
-                "at a login there is no standard input; use this machine's key, from xfer login";
-            return Err(Failure::usage(line));
+            return Err(Failure::usage(format!(
+                "at login there is no standard input; for a key of this machine, first run: xfer login \
+                 {account}"
+            )));
         }
         source @ PasswordSource::File(_) => drop(password::obtain(source, account)?),
         PasswordSource::Prompt if identity::device(account)?.is_some() => {}
         PasswordSource::Prompt => {
             return Err(Failure::usage(format!(
-                "this machine has no key for {account}, and at a login nobody asks for a password; \
-                 first run: xfer login {account}"
+                "this machine has no key for {account}, and at login no password can be asked for; first run: xfer login {account}"
             )));
         }
     }
@@ -111,8 +113,8 @@ fn check_questions(config: &Config, account: &str) -> Result<(), Failure> {
         true => Err(Failure::new(
             Exit::Key,
             format!(
-                "{} is not known yet, and at a login nobody asks whether to trust it; mount it once by \
-                 hand, or give --fingerprint",
+                "{} is not known yet, and at login no question can be asked; mount it once by hand, \
+                 or give --fingerprint",
                 config.target.endpoint()
             ),
         )),
@@ -125,14 +127,14 @@ fn tell(started: Option<Start>, name: &str, place: &Path) -> Result<(), Failure>
         None => print_line("it is mounted already; the unit has effect from the next login on")?,
         Some(Start::Done) => print_line("it is mounted")?,
         Some(Start::UnderWay) => {
-            print_line("the server can't be reached now; it is mounted as soon as it can be")?
+            print_line("the server cannot be reached now; it is mounted as soon as it can be")?
         }
         Some(Start::Nobody) => {
-            print_line("none of your systemd runs here, so it is not mounted yet")?
+            print_line("your systemd does not run here, so it is not mounted yet")?
         }
         Some(Start::Failed) => {
             let line = format!(
-                "{}: not mounted now; why, says: journalctl --user --unit {name}",
+                "{}: not mounted now; to see why: journalctl --user --unit {name}",
                 place.display()
             );
             return Err(Failure::new(Exit::Other, line));
@@ -141,7 +143,7 @@ fn tell(started: Option<Start>, name: &str, place: &Path) -> Result<(), Failure>
     match is_lingering() {
         true => Ok(()),
         false => print_line(
-            "to have it from the start of the machine on, before a login: loginctl enable-linger",
+            "to mount it when the machine starts, before a login: loginctl enable-linger",
         ),
     }
 }
@@ -171,13 +173,12 @@ fn remove(place: &Path) -> Result<(), Failure> {
     let path = directory.join(&name);
     fs::remove_file(&path).map_err(|error| refused(&path, &error.to_string()))?;
     systemd::reload();
+    let place = resolved.display();
+    print_line(&format!("nothing is mounted at {place} at login from now on"))?;
     match is_mounted(&resolved) {
-        true => {
-            let place = resolved.display();
-            print_line(&format!(
-                "{place} stays mounted until it is unmounted or you log out: xfer unmount {place}"
-            ))
-        }
+        true => print_line(&format!(
+            "{place} stays mounted until it is unmounted or you log out: xfer unmount {place}"
+        )),
         false => Ok(()),
     }
 }

@@ -54,7 +54,7 @@ pub fn check() -> Result<(), Failure> {
         Ok(output) if output.status.success() => Ok(()),
         Ok(_) | Err(_) => Err(Failure::new(
             Exit::Other,
-            "this machine has no systemd, which mounts at login; use /etc/fstab, or the startup of your desktop",
+            "this machine has no systemd, which mounts at login; use /etc/fstab, or the startup programs of your desktop",
         )),
     }
 }

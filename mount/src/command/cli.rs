@@ -32,7 +32,7 @@ pub struct MountLine {
     #[arg(short = 'f', long)]
     pub foreground: bool,
     /// Options: ids=stored|mounter, allow_other, uid=, gid=, umask=, wait=SECONDS|forever (for the server, while it
-    /// can't be reached; 30 if not given), offline[=SIZE] (keep changes on this machine's disk meanwhile), and the words of
+    /// cannot be reached; 30 if not given), offline[=SIZE] (keep changes on this machine's disk meanwhile), and the words of
     /// mount(8)
     #[arg(short = 'o', value_name = "OPT,...", value_delimiter = ',')]
     pub options: Vec<String>,

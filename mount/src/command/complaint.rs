@@ -15,7 +15,7 @@ pub(super) const EXAMPLE: &str = "For example: ";
 /// The failure for a command line that `error` is about; its first word is the program.
 pub(super) fn failure(error: &Error, command: &Command, words: &[OsString]) -> Failure {
     let (command, name) = meant(command, words.get(1..).unwrap_or_default());
-    let help = format!("see {name} --help");
+    let help = format!("see: {name} --help");
     let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let example = example.strip_prefix(EXAMPLE).map(|line| format!(", as in: {line}"));
     let example = example.unwrap_or_default();
@@ -66,7 +66,7 @@ fn sentence(error: &Error) -> String {
     let line = lines.collect::<Vec<_>>().join(" ");
     let line = xfer_terminal::plain(line.strip_prefix("error: ").unwrap_or(&line));
     match suggestion(error) {
-        Some(word) => format!("{line}, did you mean {word}?"),
+        Some(word) => format!("{line} (did you mean {word}?)"),
         None => line,
     }
 }
@@ -111,38 +111,35 @@ mod tests {
         check(
             "xfer send f --to bob",
             "FILE or USER@HOST[:PORT] is missing, as in: xfer send report.pdf \
-             alice@server.example.org --to bob; see xfer send --help",
+             alice@server.example.org --to bob; see: xfer send --help",
         );
         check(
             "xfer cp alice@host:f",
             "a second USER@HOST[:PORT]:PATH is missing, as in: xfer cp -r \
-             alice@server.example.org:notes :copy; see xfer cp --help",
+             alice@server.example.org:notes :copy; see: xfer cp --help",
         );
-        check(
-            "xfer unmount",
-            "the following required arguments were not provided: <MOUNTPOINT>; see xfer unmount --help",
-        );
+        check("xfer unmount", "missing: <MOUNTPOINT>; see: xfer unmount --help");
     }
 
     #[test]
     fn the_help_that_is_named_is_that_of_the_command() {
-        check("xfer", "a command is missing; see xfer --help");
+        check("xfer", "a command is missing; see: xfer --help");
         // Not what users of sshfs are told.
-        check("xfer ls -1 a@h:", "unexpected argument '-1' found; see xfer ls --help");
-        check("xfer unmount -d m", "unexpected argument '-d' found; see xfer unmount --help");
-        check("xfer rescue", "a command is missing; see xfer rescue --help");
+        check("xfer ls -1 a@h:", "unexpected argument '-1' found; see: xfer ls --help");
+        check("xfer unmount -d m", "unexpected argument '-d' found; see: xfer unmount --help");
+        check("xfer rescue", "a command is missing; see: xfer rescue --help");
         check(
             "xfer outbox send --shiny",
-            "unexpected argument '--shiny' found; see xfer outbox send --help",
+            "unexpected argument '--shiny' found; see: xfer outbox send --help",
         );
         check(
             "xfer head -n x a@h:f",
-            "invalid value 'x' for '--lines <LINES>': it is not a whole number; see xfer head --help",
+            "invalid value 'x' for '--lines <LINES>': it is not a whole number; see: xfer head --help",
         );
         check(
             "xfer unmont m",
-            "unrecognized subcommand 'unmont', did you mean unmount?; see xfer --help",
+            "there is no command 'unmont' (did you mean unmount?); see: xfer --help",
         );
-        check("xfer -x ls", "unexpected argument '-x' found; see xfer ls --help");
+        check("xfer -x ls", "unexpected argument '-x' found; see: xfer ls --help");
     }
 }

@@ -390,6 +390,6 @@ The command finds in its environment:
   XFER_KIND     file or directory
   XFER_SIZE     its size in bytes
   XFER_SENT     when it was sent, in UTC as in RFC 3339
-  XFER_NOTE     what the sender wrote to it with xfer send --note, if anything
+  XFER_NOTE     what the sender wrote to it with `xfer send --note`, if anything
   XFER_ACCOUNT  USER@HOST:PORT
 The sender chooses the name and the note, so write \"$XFER_NAME\" with the quotes.";

@@ -43,6 +43,8 @@ pub struct MountOptions {
     pub source: Option<String>,
     /// Whether to change an existing mount instead of making one (`remount`).
     pub remount: bool,
+    /// Whether the user knows that something is in the directory to mount on (`nonempty`).
+    pub nonempty: bool,
 }
 
 /// How long programs wait for the server while it can't be reached.
@@ -220,6 +222,7 @@ impl MountOptions {
             "async" => self.sync = false,
             "allow_other" => self.allow_other = true,
             "remount" => self.remount = true,
+            "nonempty" => self.nonempty = true,
             "handoff" => self.handoff = true,
             "nohandoff" => self.handoff = false,
             "offline" => self.offline_bytes = Some(OFFLINE_BYTES),

@@ -101,7 +101,7 @@ fn ask(question: &str) -> Result<Password, Failure> {
             Err(Failure::new(Exit::Interrupted, error.to_string()))
         }
         Err(Unanswered::Terminal(error)) => {
-            Err(Failure::usage(format!("can't read the password: {error}")))
+            Err(Failure::usage(format!("cannot read the password: {error}")))
         }
     }
 }
@@ -111,7 +111,7 @@ fn from_file(path: &Path) -> Result<(Password, Option<String>), Failure> {
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     let warning = (mode & 0o077 != 0)
-        .then(|| format!("others can read {0}; set it right with: chmod 600 {0}", path.display()));
+        .then(|| format!("others can read {0}; run: chmod 600 {0}", path.display()));
     Ok((secret(&file).map_err(failed)?, warning))
 }
 

@@ -57,7 +57,6 @@ const OPTIONS: &[(&str, &str, Answer)] = &[
     ("large_read", "", Nothing),
     ("use_ino", "", Nothing),
     ("readdir_ino", "", Nothing),
-    ("nonempty", "", Nothing),
     ("intr", "", Nothing),
     ("workaround", "*", Nothing),
     ("no_check_root", "", Nothing),
@@ -146,7 +145,7 @@ const OPTIONS: &[(&str, &str, Answer)] = &[
     (
         "connecttimeout",
         "*",
-        Instead("write retry=SECONDS to try again while the server can't be reached"),
+        Instead("write retry=SECONDS to try again while the server cannot be reached"),
     ),
     (
         "delay_connect",

@@ -80,7 +80,7 @@ impl Call {
             Answer::Stats(stats) => Ok(*stats),
             // A mount of an earlier version.
             Answer::Failed { .. } => {
-                let why = "its xfer-mount keeps no counters; mount again with the new one";
+                let why = "its xfer-mount keeps no counters; mount again with a newer one";
                 Err(self.failed(why, Exit::Other))
             }
             Answer::Status(_)
@@ -121,7 +121,10 @@ impl Call {
     }
 
     fn strange(&self) -> Failure {
-        self.failed("it answers something else", Exit::Other)
+        self.failed(
+            "its xfer-mount gave an answer to something else; mount again with the same version",
+            Exit::Other,
+        )
     }
 
     fn failed(&self, why: &str, exit: Exit) -> Failure {

@@ -78,7 +78,7 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
     let removed = removed.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
     if removed {
         complain(format_args!(
-            "xfer: {}: removed; no process served it any more. If that was killed, changes that were \
+            "xfer: {}: removed, since no process served it any more; if that was killed, changes that were \
              not yet on the server are lost",
             Shown(&place.to_string_lossy())
         ));

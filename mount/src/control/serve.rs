@@ -150,8 +150,9 @@ async fn answer(stream: UnixStream, mounted: &dyn Mounted) -> Option<Follower> {
         Ok(Ask::Sync) => follow(mounted, mounted.sync(), WhenAlone::GiveUp, writer).await,
         Ok(Ask::Abandon) => follow(mounted, mounted.abandon(), WhenAlone::GoOn, writer).await,
         Ok(Ask::Unmount) => follow(mounted, mounted.unmount(), WhenAlone::GoOn, writer).await,
-        Err(error) => {
-            let why = format!("not understood: {error}");
+        Err(_) => {
+            let why =
+                "its xfer-mount does not know this; mount again with the same version".to_owned();
             let _ = say(&mut writer, &Answer::Failed { why, lost: false }).await;
         }
     }

@@ -7,6 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 use xfer_protocol::shown::{Shown, shown};
 use xfer_protocol::size;
+use xfer_terminal::plain;
 
 use super::{DORMANT, Disconnected, Status};
 
@@ -88,7 +89,7 @@ pub(super) fn details(mount: &Status) -> String {
         ("state", mount.state.clone()),
         ("mounted", if mount.elsewhere { "not here any more" } else { "here" }.to_owned()),
         ("tree", seat(mount)),
-        ("connection", link(mount)),
+        ("connection", plain(&link(mount))),
         ("round trip", round_trip(mount.rtt_ms)),
         ("not durable", not_durable(mount)),
         ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),
@@ -106,7 +107,7 @@ pub(super) fn details(mount: &Status) -> String {
     }
     let files = mount.unsent.iter().map(|(path, state)| ("", format!("{path}: {state}")));
     rows.extend(files);
-    rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
+    rows.extend(mount.errors.iter().map(|error| ("error", plain(error))));
     let mut text = String::new();
     for (name, value) in rows {
         let _ = writeln!(text, "{name:13}  {}", Shown(&value));
@@ -127,8 +128,7 @@ fn link(mount: &Status) -> String {
 pub(super) fn waiting(account: &str, changes: usize) -> String {
     let changes = match changes {
         0 => "changes".to_owned(),
-        1 => "1 change".to_owned(),
-        _ => format!("{changes} changes"),
+        _ => size::count(changes as u64, "change"),
     };
     let account = Shown(account);
     format!(
@@ -145,8 +145,7 @@ pub(super) fn round_trip(ms: Option<f64>) -> String {
 pub(super) fn pending(ops: u64, bytes: u64) -> String {
     match ops {
         0 => "nothing".to_owned(),
-        1 => format!("1 change, {}", size::display(bytes)),
-        _ => format!("{ops} changes, {}", size::display(bytes)),
+        _ => format!("{}, {}", size::count(ops, "change"), size::display(bytes)),
     }
 }
 
@@ -174,9 +173,9 @@ fn local(moment: &str) -> String {
 /// Describes which mount of the account has the tree.
 fn seat(mount: &Status) -> String {
     match (mount.state == DORMANT, &mount.other) {
-        (true, Some(other)) => format!("with the mount on {other}"),
-        (true, None) => "perhaps with another mount".to_owned(),
-        (false, Some(other)) => format!("with this mount; the mount on {other} asks for it"),
+        (true, Some(other)) => format!("with the client on {other}"),
+        (true, None) => "perhaps with another client".to_owned(),
+        (false, Some(other)) => format!("with this mount; the client on {other} asks for it"),
         (false, None) => "with this mount".to_owned(),
     }
 }

@@ -87,7 +87,7 @@ impl All {
         troubles.extend(dead);
         mounts.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
         let waiting = Left::waiting().unwrap_or_else(|error| {
-            troubles.push(format!("what earlier mounts left here can't be looked at: {error}"));
+            troubles.push(format!("what earlier mounts left here cannot be looked at: {error}"));
             BTreeMap::new()
         });
         let waiting = waiting.iter().map(|(account, changes)| show::waiting(account, *changes));

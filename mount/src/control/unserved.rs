@@ -19,7 +19,7 @@ pub(super) fn explain(path: &Path) -> Failure {
     let line = match found {
         Some((entry, _)) if stale::is_stale(&entry) => dead(&entry),
         Some((entry, place)) if entry.mountpoint == place => format!(
-            "{shown}: its xfer-mount can't be asked; to unmount it: fusermount3 -u {}",
+            "{shown}: its xfer-mount cannot be asked; to unmount it: fusermount3 -u {}",
             entry.mountpoint.display()
         ),
         Some((entry, _)) => {
@@ -28,10 +28,10 @@ pub(super) fn explain(path: &Path) -> Failure {
         }
         // Does not ask a filesystem that is mounted there.
         None if mountinfo::id_at(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) => {
-            format!("{shown}: no such directory; `xfer status` lists your mounts")
+            format!("{shown}: no such directory; see: xfer status")
         }
         None => {
-            format!("{shown}: not an xfer mount of this user; `xfer status` lists those there are")
+            format!("{shown}: not an xfer mount of this user; see: xfer status")
         }
     };
     Failure::new(Exit::NotMounted, line)

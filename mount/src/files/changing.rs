@@ -34,7 +34,7 @@ impl Destination {
     pub(super) fn of(tree: &dyn Tree, place: &Place, count: usize) -> Result<Destination, Failure> {
         let refused = |errno| {
             let path = absolute(&place.path).display().to_string();
-            Err(Failure::new(Exit::Other, format!("cannot write to \"{path}\": {}", words(errno))))
+            Err(Failure::new(Exit::Other, format!("cannot write to '{path}': {}", words(errno))))
         };
         match tree.stat(&place.path) {
             Ok(found) if found.is_directory() => Ok(Destination::Into(place.path.clone())),

@@ -36,7 +36,7 @@ impl NamePattern {
         let pattern = Pattern::new(&text);
         pattern.map(NamePattern).map_err(|_| {
             format!(
-                "{text} is no pattern, since a bracket is not closed; write [[] for the letter ["
+                "'{text}' is not a pattern, since a bracket is not closed; write [[] for the character ["
             )
         })
     }

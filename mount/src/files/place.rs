@@ -58,8 +58,8 @@ impl Place {
         let whole = shown(&text.to_string_lossy());
         let Some((account, path)) = split(text.as_bytes()) else {
             let line = match text.as_bytes().contains(&b'@') {
-                true => format!("{whole} has no path; write {whole}: for the root of the tree"),
-                false => format!("{whole} is not in a tree; write USER@HOST[:PORT]:PATH"),
+                true => format!("'{whole}' has no path; write {whole}: for the root of the tree"),
+                false => format!("'{whole}' is not in a tree; write USER@HOST[:PORT]:PATH"),
             };
             return Err(Failure::usage(line));
         };
@@ -67,7 +67,7 @@ impl Place {
         let account =
             account.parse().map_err(|error| Failure::usage(format!("{whole}: {error}")))?;
         let (path, is_directory) = clean(path)
-            .ok_or_else(|| Failure::usage(format!("{whole}: a path can't have \"..\" in it")))?;
+            .ok_or_else(|| Failure::usage(format!("{whole}: a path cannot have '..' in it")))?;
         Ok(Place { account, path, is_directory })
     }
 
@@ -122,7 +122,7 @@ pub(super) fn must_be_in_tree(texts: &[OsString], doing: &str) -> Result<(), Fai
         (true, true) | (false, false) => return Ok(()),
     };
     let line =
-        format!("xfer {doing} within one tree; xfer {command} {what}: see xfer {command} --help");
+        format!("xfer {doing} within one tree; xfer {command} {what}; see: xfer {command} --help");
     Err(Failure::usage(line))
 }
 
@@ -241,7 +241,7 @@ mod tests {
     fn what_is_no_place_in_a_tree_is_refused_with_what_to_write() {
         check_refused("alice@host", "write alice@host: for the root");
         check_refused("notes.txt", "write USER@HOST[:PORT]:PATH");
-        check_refused("alice@host:a/../b", "can't have \"..\"");
+        check_refused("alice@host:a/../b", "cannot have '..'");
         check_refused("Alice@host:x", "did you mean alice@host?");
         check_refused("alice:secret@host:x", "type the password when asked");
         check_refused("@host:x", "has no user name");

@@ -50,7 +50,7 @@ impl Report {
         if why == words(Errno::TIMEDOUT) {
             self.unanswered.store(true, Ordering::Relaxed);
         }
-        self.fail_line(&format!("cannot {what} \"{path}\": {why}"));
+        self.fail_line(&format!("cannot {what} '{path}': {why}"));
     }
 
     /// Says that something failed.
@@ -143,7 +143,7 @@ pub(super) fn words(errno: Errno) -> String {
         }
         Errno::NOSPC => "no space is left on the disk".to_owned(),
         Errno::TIMEDOUT => "the server does not answer".to_owned(),
-        Errno::BUSY => "it is in use, or another mount has the tree".to_owned(),
+        Errno::BUSY => "it is in use, or another client has the tree".to_owned(),
         Errno::CANCELED => "not all of it could be copied".to_owned(),
         other => match errno::of_tree(other) {
             Some(known) => known.to_string(),

@@ -217,7 +217,7 @@ impl Output {
         let _ = self.out.into_parts();
         match failed {
             Some(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(Failure::new(Exit::Other, format!("standard output: {error}")))
+                Err(Failure::new(Exit::Other, format!("cannot write to standard output: {error}")))
             }
             Some(_) | None => Ok(()),
         }

@@ -7,7 +7,7 @@ use std::fs;
 /// in the table of mounts.
 pub(super) fn are_held(device: &str) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_else(|error| {
-        tracing::debug!(%error, "locks can't be looked at");
+        tracing::debug!(%error, "locks cannot be looked at");
         String::new()
     });
     has_lock(&locks, device)

@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use xfer_protocol::size;
+
 /// The most programs that are named.
 const NAMED_MAX: usize = 5;
 
@@ -35,7 +37,7 @@ pub fn names(mountpoint: &Path) -> Option<String> {
         parts.push(format!("{} a working directory there (leave it with: cd /)", have(&works)));
     }
     if more > 0 {
-        parts.push(format!("and {more} more use it"));
+        parts.push(format!("also in use by {}", size::count(more as u64, "more program")));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
 }

@@ -59,6 +59,13 @@ pub fn prepare(path: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Whether a mount at `path`, which [`prepare`] returned, will hide files. An automounter's directory has
+/// none, and to look into it would ask for the mount.
+pub fn hides_something(path: &Path) -> bool {
+    let has_automounter = || mountinfo::find(path).is_ok_and(|found| found.is_some());
+    !has_automounter() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// Makes `path` absolute and follows all links except the last component. So it does not touch
 /// anything that may be mounted there.
 ///
@@ -217,7 +224,7 @@ fn await_predecessor(path: &Path) -> Result<(), Failure> {
                 if kept_since.get_or_insert_with(Instant::now).elapsed() > KEPT_MAX {
                     return refused(format!(
                         "{place}: the mount that was here still runs, since another mount namespace \
-                         (a container, say) or a program uses it; end it with: xfer unmount {place}"
+                         (such as a container's) or a program uses it; end it with: xfer unmount {place}"
                     ));
                 }
             }
@@ -229,7 +236,7 @@ fn await_predecessor(path: &Path) -> Result<(), Failure> {
                 Err(_) => "has a process that does not answer",
             };
             return refused(format!(
-                "{place}: the mount that was here {why}; see `xfer status`, and try again later"
+                "{place}: the mount that was here {why}; try again later, or see: xfer status"
             ));
         }
         thread::sleep(DRAIN_LOOK);

@@ -21,6 +21,13 @@ const STICKY: u32 = 0o1000;
 /// The bit of a program that runs with its owner's rights.
 const SET_UID: u32 = 0o4000;
 
+/// The file that `fusermount3` looks for its mounts in.
+pub const MTAB: &str = "/etc/mtab";
+
+/// What is wrong without it, and what to do.
+pub const WITHOUT_MTAB: &str = "fusermount3 needs /etc/mtab, which is missing; as root: ln -s \
+                                ../proc/self/mounts /etc/mtab";
+
 /// Checks that FUSE exists and that this user may mount with these options.
 ///
 /// # Errors
@@ -89,7 +96,7 @@ fn for_root(options: &MountOptions) -> Option<&'static str> {
 fn no_fuse(error: &std::io::Error) -> Failure {
     let cure = match error.kind() {
         ErrorKind::PermissionDenied => {
-            "this user may not use it: as root, chmod 666 /dev/fuse (the package fuse3 sees to it)"
+            "as root: chmod 666 /dev/fuse, or install the package fuse3, which does so"
         }
         _ => {
             "install the package fuse3 and load the module with `modprobe fuse` \
@@ -110,7 +117,7 @@ fn check_program() -> Result<(), Failure> {
     if fs::metadata(&path).is_ok_and(|of| !of_root(of)) && !has_capabilities(&path) {
         let path = path.display();
         let line = format!(
-            "no FUSE: {path} does not run as root, so it can't mount; as root: chmod u+s {path}"
+            "no FUSE: {path} does not run as root, so it cannot mount; as root: chmod u+s {path}"
         );
         return Err(Failure::new(Exit::NoFuse, line));
     }

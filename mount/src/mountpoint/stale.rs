@@ -27,7 +27,7 @@ pub fn remove(path: &Path, entry: &Entry) -> Result<bool, String> {
     }
     let refused = |why: String| {
         let path = path.display();
-        Err(format!("{path}: a mount that no process serves any more can't be removed: {why}"))
+        Err(format!("{path}: a mount that no process serves any more cannot be removed: {why}"))
     };
     let place = path.display();
     match unmounting::detach(entry) {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use super::permission;
 use crate::mountpoint::holders;
 use crate::mountpoint::mountinfo::{self, Entry};
 
@@ -170,7 +171,7 @@ fn reach(entry: &Entry, respected: &[Lies]) -> Result<Option<PathBuf>, UnmountEr
         Some(top) if top.id == now.id => Ok(Some(path.clone())),
         Some(top) if top.mountpoint == *path => Err(in_the_way(top, Lies::Over)),
         Some(top) => Err(in_the_way(top, Lies::Above)),
-        None => Err(UnmountError::Refused("its place is not to be found any more".to_owned())),
+        None => Err(UnmountError::Refused("its mount point cannot be found any more".to_owned())),
     }
 }
 
@@ -182,6 +183,9 @@ fn unmount_by_helper(path: &Path) -> Result<(), UnmountError> {
     match output.status.success() {
         true => Ok(()),
         false if said.contains("busy") => Err(UnmountError::InUse(path.to_owned())),
+        false if said.contains(permission::MTAB) => {
+            Err(UnmountError::Refused(permission::WITHOUT_MTAB.to_owned()))
+        }
         false => Err(UnmountError::Refused(said.trim().to_owned())),
     }
 }

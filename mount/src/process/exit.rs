@@ -7,6 +7,7 @@ mod connecting;
 use std::fmt;
 
 use xfer_protocol::shown::Shown;
+use xfer_terminal::plain;
 
 /// The exit codes of `xfer-mount` and `xfer`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,9 +80,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with its exit code and line.
+    /// A failure with its exit code and line, which is put in [`plain`] words.
     pub fn new(exit: Exit, line: impl Into<String>) -> Failure {
-        Failure { exit, line: line.into() }
+        Failure { exit, line: plain(&line.into()) }
     }
 
     /// A failure of which lines have told already.

@@ -5,6 +5,6 @@ use sd_notify::NotifyState;
 /// Says that the mount is usable, if something waits for that.
 pub fn ready() {
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
-        tracing::warn!("systemd can't be told that the mount is usable: {error}");
+        tracing::warn!("systemd cannot be told that the mount is usable: {error}");
     }
 }

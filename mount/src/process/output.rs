@@ -17,7 +17,7 @@ use crate::process::exit::{Exit, Failure};
 pub fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Other, format!("standard output: {error}")))
+            Err(Failure::new(Exit::Other, format!("cannot write to standard output: {error}")))
         }
         Ok(()) | Err(_) => Ok(()),
     }
@@ -69,7 +69,9 @@ impl Repeated {
         match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(Failure::new(Exit::Other, format!("standard output: {error}"))),
+            Err(error) => {
+                Err(Failure::new(Exit::Other, format!("cannot write to standard output: {error}")))
+            }
         }
     }
 

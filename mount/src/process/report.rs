@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use xfer_protocol::shown::{Shown, shown};
+use xfer_terminal::plain;
 
 use super::{background, syslog};
 use crate::process::exit::Failure;
@@ -30,7 +31,8 @@ pub fn report(line: &str) {
 }
 
 fn say(level: Level, line: &str) {
-    let line = Shown(line);
+    let line = plain(line);
+    let line = Shown(&line);
     match background::is_detached() {
         true => syslog::say(level, &line.to_string()),
         false => complain(format_args!("{}: {line}", program())),
@@ -84,10 +86,11 @@ struct Outlet(Level);
 
 impl Write for Outlet {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if !background::is_detached() {
-            return io::stderr().write(line);
+        let event = plain(&String::from_utf8_lossy(line));
+        match background::is_detached() {
+            true => syslog::say(self.0, &shown(event.trim_end())),
+            false => io::stderr().write_all(event.as_bytes())?,
         }
-        syslog::say(self.0, &shown(String::from_utf8_lossy(line).trim_end()));
         Ok(line.len())
     }
 

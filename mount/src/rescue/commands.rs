@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use xfer_protocol::shown::Shown;
+use xfer_protocol::size;
+use xfer_terminal::plain;
 
 use super::item::Contents;
 use super::{Rescue, Rescues, applying, text};
@@ -95,15 +97,19 @@ fn drop_one(rescues: &Rescues, name: &str, unapplied: bool) -> Result<String, Fa
 fn held(path: &Path) -> Option<String> {
     let contents = match super::read(path) {
         Ok(contents) => contents,
-        Err(error) => return Some(format!("can't be read ({error}), see {}", path.display())),
+        Err(error) => {
+            return Some(format!(
+                "it cannot be read ({error}), so look into {} first",
+                path.display()
+            ));
+        }
     };
     let (left, total) = (contents.unapplied(), contents.items.len());
-    (left > 0)
-        .then(|| format!("{left} of {total} are not applied; apply it first (xfer rescue apply)"))
+    (left > 0).then(|| format!("{left} of {total} items are not applied, so apply it first"))
 }
 
 fn none(name: &str) -> Failure {
-    other(format!("there is no rescue {name}; `xfer rescue list` lists those there are"))
+    other(format!("there is no rescue {name}; see: xfer rescue list"))
 }
 
 /// What is said of a rescue beside its name.
@@ -112,8 +118,10 @@ fn line(rescues: &Rescues, name: &str) -> String {
         return match super::writer_of(&path) {
             Ok(None) => "being written".to_owned(),
             _ => format!(
-                "unfinished, since its writer was killed; see {}, and then drop it (--unapplied)",
-                Shown(&path.to_string_lossy())
+                "unfinished, since its writer was killed; look into {}, then run: xfer rescue drop \
+                 --unapplied '{}'",
+                Shown(&path.to_string_lossy()),
+                Shown(name)
             ),
         };
     }
@@ -123,9 +131,10 @@ fn line(rescues: &Rescues, name: &str) -> String {
                 0 => "applied".to_owned(),
                 left => format!("{left} not applied"),
             };
-            format!("{} changes, {left}: {}", contents.changes, Shown(&contents.why))
+            let changes = size::count(contents.changes as u64, "change");
+            format!("{changes}, {left}: {}", Shown(&contents.why))
         }
-        Err(error) => format!("can't be read: {error}"),
+        Err(error) => plain(&format!("cannot be read: {error}")),
     }
 }
 
@@ -145,10 +154,10 @@ fn apply_to(mut rescue: Rescue, place: &Path) -> Result<String, Failure> {
     let outcome = applied.map_err(failed)?;
     let (name, applied) = (rescue.name(), outcome.applied);
     for note in &outcome.notes {
-        complain(format_args!("xfer: {}", Shown(note)));
+        complain(format_args!("xfer: {}", Shown(&plain(note))));
     }
     for line in outcome.failed.iter().chain(&outcome.skipped) {
-        complain(format_args!("xfer: {}", Shown(line)));
+        complain(format_args!("xfer: {}", Shown(&plain(line))));
     }
     let (failed, skipped) = (outcome.failed.len(), outcome.skipped.len());
     if rescue.contents.unapplied() == 0 && failed + skipped == 0 {
@@ -159,10 +168,10 @@ fn apply_to(mut rescue: Rescue, place: &Path) -> Result<String, Failure> {
     }
     let mut line = format!("{applied} of {} applied", rescue.contents.items.len());
     if failed > 0 {
-        line += &format!("; {failed} failed (see above), so apply it again");
+        line += &format!("; failed: {failed} (see above), so apply it again");
     }
     if skipped > 0 {
-        line += &format!("; {skipped} need a decision of yours (see above)");
+        line += &format!("; left for you to decide: {skipped} (see above)");
     }
     line += &format!("; everything is still kept in {}", kept.display());
     Err(Failure::new(Exit::Other, line))

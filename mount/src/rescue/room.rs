@@ -59,7 +59,10 @@ pub fn keep_what_fits(account: &str, why: &str, trace: &[Trace]) -> io::Result<(
         while changes(&trace[..count]) > 0 {
             let part = &trace[..count];
             let left_out = changes(trace) - changes(part);
-            let why = format!("{why}; the last {left_out} changes did not fit on this disk");
+            let why = format!(
+                "{why}; {} at the end did not fit on this disk",
+                size::count(left_out as u64, "change")
+            );
             if let Ok(path) = keep_in(place, account, &why, part.iter().cloned()) {
                 return Ok((path, left_out));
             }

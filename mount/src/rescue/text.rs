@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use xfer_protocol::shown::Shown;
 use xfer_protocol::size;
+use xfer_terminal::plain;
 
 use super::item::{Contents, FileBytes, Item, Kind, TreePath};
 
@@ -23,7 +24,7 @@ pub fn list(contents: &Contents) -> String {
         let _ = writeln!(text, "  {state}{}", describe(item));
     }
     for note in notes {
-        let _ = writeln!(text, "  {}", Shown(note));
+        let _ = writeln!(text, "  {}", Shown(&plain(note)));
     }
     text
 }

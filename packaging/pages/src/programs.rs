@@ -168,7 +168,7 @@ fn xfer_mount() -> Program {
         examples: &[
             ("Mount an account:", "xfer-mount alice@example.org ~/remote"),
             (
-                "Keep changes on this machine's disk while the server can't be reached:",
+                "Keep changes on this machine's disk while the server cannot be reached:",
                 "xfer-mount -o offline alice@example.org ~/remote",
             ),
             (

@@ -123,7 +123,7 @@ pub enum EndReason {
     #[error("handed over")]
     Yielded,
     /// Another login took the seat. The client may take it again once it is free.
-    #[error("taken over by a mount on {} ({})", Shown(host), Shown(address))]
+    #[error("taken over by a client on {} ({})", Shown(host), Shown(address))]
     TakenOver {
         /// The other client's host name, as that client gave it.
         host: String,
@@ -152,7 +152,7 @@ pub enum EndReason {
         seconds: u64,
     },
     /// The client broke the protocol, or its ops contradict the server's rules.
-    #[error("the two sides disagree: {}", Shown(.0))]
+    #[error("the client and the server disagree: {}", Shown(.0))]
     Protocol(String),
     /// The server's storage failed; the server's log has the details.
     #[error("the server's storage failed: {}", Shown(.0))]

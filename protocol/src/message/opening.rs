@@ -187,13 +187,13 @@ pub enum Refusal {
     #[error("wrong user name or password")]
     WrongPassword,
     /// Too many wrong passwords came from this address.
-    #[error("blocked, try again in {seconds} s")]
+    #[error("blocked after too many wrong passwords; try again in {seconds} s")]
     Blocked {
         /// How long the block still lasts, in seconds.
         seconds: u64,
     },
     /// The account already has a session.
-    #[error("already mounted on {} ({})", Shown(host), Shown(address))]
+    #[error("the account is in use on {} ({})", Shown(host), Shown(address))]
     InUse {
         /// The other client's host name, as that client gave it.
         host: String,
@@ -234,7 +234,7 @@ pub enum Refusal {
     #[error("this needs the account's password; a key of a machine is not enough")]
     PasswordNeeded,
     /// The account has [`KEYS_MAX`](crate::limits::KEYS_MAX) keys already.
-    #[error("the account has {max} keys already", max = crate::limits::KEYS_MAX)]
+    #[error("the account has as many keys as it may ({max})", max = crate::limits::KEYS_MAX)]
     TooManyKeys,
     /// The password or the key is right, and the account is disabled.
     #[error("the server's administrator has disabled this account, or it has expired")]

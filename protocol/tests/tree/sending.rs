@@ -603,7 +603,7 @@ fn a_directory_is_sent_with_all_that_is_in_it_and_stays_as_it_is() {
     let first = post.accept(id, "a").unwrap();
     let received = post.bob.snapshot(post.inbox);
     assert_eq!(received.keys().collect::<Vec<_>>(), ["/a", "/a/b", "/a/b/c"]);
-    assert_eq!(received["/a/b/c"].mode, 0o755, "set-id bits don't travel");
+    assert_eq!(received["/a/b/c"].mode, 0o755, "set-id bits do not travel");
     assert!(post.bob.node(first).is_directory());
     let record = post.alice.entry(post.mailbox, &name("a")).unwrap();
     let (parent, ino) = (record, Ino(post.alice.id()));

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use xfer_protocol::Name;
 use xfer_protocol::shown::Shown;
+use xfer_protocol::size;
 use xfer_store::{Checked, Fault, Place};
 
 use super::here::Here;
@@ -64,7 +65,7 @@ pub fn check(store: &StoreLocation, user: Option<&str>, shape: Shape) -> Result<
             let line = format!(
                 "the store has {}; keep a copy of it as it is, and bring back a backup of what is \
                  damaged",
-                counted(count, "fault", "faults")
+                size::count(count, "fault")
             );
             Err(Failure::new(Exit::Faulty, line))
         }
@@ -72,12 +73,7 @@ pub fn check(store: &StoreLocation, user: Option<&str>, shape: Shape) -> Result<
 }
 
 fn amount(checked: &Checked) -> String {
-    let users = counted(checked.accounts, "user", "users");
-    format!("{users}, with {} files, directories and links", checked.nodes)
-}
-
-fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
+    format!("{} with {}", size::count(checked.accounts, "user"), size::count(checked.nodes, "node"))
 }
 
 /// A fault in a line: whose it is, where, and what.

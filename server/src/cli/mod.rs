@@ -47,11 +47,11 @@ Exit codes:
    0  done                                   6  certificate or key missing or wrong
    1  anything else                          7  no such user
    2  the command line is wrong              8  the user exists
-   3  the store can't be read or written     9  no password, or not a good one
+   3  the store cannot be read or written    9  no password, or not a good one
    4  another server has the store          10  the disk is full
-   5  the address can't be listened on      11  no server runs on the store
+   5  the address cannot be listened on     11  no server runs on the store
   12  the account is mounted                13  the account's quota is used up
-  14  the directory can't be used           15  some entries could not be moved
+  14  the directory cannot be used          15  some entries could not be moved
   16  the store was removed or replaced     17  the database is older than the contents
   18  the store has faults";
 
@@ -219,17 +219,17 @@ impl Run {
 fn tree_size(text: &str) -> Result<usize, &'static str> {
     const MIN: usize = 16 << 20;
     let bytes = size::parse(text).and_then(|bytes| usize::try_from(bytes).ok());
-    bytes.filter(|bytes| *bytes >= MIN).ok_or("a size like 64MiB, of 16MiB at least")
+    bytes.filter(|bytes| *bytes >= MIN).ok_or("give a size like 64MiB, of 16MiB at least")
 }
 
 /// Parses an address to listen on.
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse().map_err(|_| "an address and a port, like [::]:33000 or 192.0.2.1:33000")
+    text.parse().map_err(|_| "give an address and a port, like [::]:33000 or 192.0.2.1:33000")
 }
 
 /// Parses the silence of a link.
 fn silence(text: &str) -> Result<Silence, &'static str> {
-    Silence::parse(text).ok_or("a number of seconds from 3 to 10")
+    Silence::parse(text).ok_or("give a number of seconds from 3 to 10")
 }
 
 #[derive(Subcommand, Debug)]
@@ -291,8 +291,9 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
 
 fn print_fingerprint(store: &std::path::Path) -> Result<(), Failure> {
     let identity = Identity::load_from_store(store).map_err(|error| {
-        let line =
-            format!("no certificate of its own ({error}); start the server once, or check --store");
+        let line = format!(
+            "the store has no certificate ({error}); start the server once, or check --store"
+        );
         Failure::new(Exit::Tls, line)
     })?;
     print_line(&identity.fingerprint().to_string())
@@ -301,7 +302,7 @@ fn print_fingerprint(store: &std::path::Path) -> Result<(), Failure> {
 /// Prints help as it is; turns every other message of clap into one line.
 fn explain(error: &clap::Error, arguments: &[OsString]) -> Result<(), Failure> {
     let text = error.to_string();
-    let help = format!("see {} --help", meant(arguments.get(1..).unwrap_or_default()));
+    let help = format!("see: {} --help", meant(arguments.get(1..).unwrap_or_default()));
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print_line(text.trim_end()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
@@ -392,34 +393,28 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_it_is_said_in_one_line_that_names_the_help_of_that_command() {
-        check("", Some("a command is missing; see xfer-server --help"));
-        check("user", Some("a command is missing; see xfer-server user --help"));
-        check("fly", Some("unrecognized subcommand 'fly'; see xfer-server --help"));
-        check(
-            "session end",
-            Some(
-                "the following required arguments were not provided: <NAME>; see xfer-server session \
-                 end --help",
-            ),
-        );
+        check("", Some("a command is missing; see: xfer-server --help"));
+        check("user", Some("a command is missing; see: xfer-server user --help"));
+        check("fly", Some("there is no command 'fly'; see: xfer-server --help"));
+        check("session end", Some("missing: <NAME>; see: xfer-server session end --help"));
         check(
             "run --listen nowhere",
             Some(
-                "invalid value 'nowhere' for '--listen <ADDR:PORT>': an address and a port, like \
-                 [::]:33000 or 192.0.2.1:33000; see xfer-server run --help",
+                "invalid value 'nowhere' for '--listen <ADDR:PORT>': give an address and a port, like \
+                 [::]:33000 or 192.0.2.1:33000; see: xfer-server run --help",
             ),
         );
         check(
             "user quota alice --quota much",
             Some(
-                "invalid value 'much' for '--quota <SIZE>': a size like 10GiB, or none; see \
+                "invalid value 'much' for '--quota <SIZE>': give a size like 10GiB, or none; see: \
                  xfer-server user quota --help",
             ),
         );
         check(
             "user quota alice --inbox-items few",
             Some(
-                "invalid value 'few' for '--inbox-items <N>': a number, or none; see xfer-server user \
+                "invalid value 'few' for '--inbox-items <N>': give a number, or none; see: xfer-server user \
                  quota --help",
             ),
         );

@@ -46,7 +46,7 @@ pub fn read(origin: &Origin) -> Result<Zeroizing<Vec<u8>>, Failure> {
 
 fn prompt() -> Result<Zeroizing<Vec<u8>>, Failure> {
     if !io::stdin().is_terminal() {
-        let line = "no terminal to ask for the password; use --password-file or --password-stdin";
+        let line = "there is no terminal to ask for the password on; give --password-file or --password-stdin";
         return Err(Failure::new(Exit::Password, line));
     }
     let terminal = Terminal::open().map_err(|error| unreadable("the terminal", &error))?;
@@ -69,6 +69,6 @@ fn unanswered(error: Unanswered) -> Failure {
 }
 
 fn unreadable(what: &str, error: &io::Error) -> Failure {
-    let line = format!("cannot read the password from {what} ({error}); check it is there");
+    let line = format!("cannot read the password from {what} ({error}); check that it is there");
     Failure::new(Exit::Password, line)
 }

@@ -28,9 +28,12 @@ pub fn list(server: &Server, shape: Shape) -> Result<(), Failure> {
 /// Ends a user's session.
 pub fn end(server: &Server, user: &str) -> Result<(), Failure> {
     match server.ask(&Command::End { user: user.to_owned() })? {
-        Answer::Ended { was_running: true } => Ok(()),
+        Answer::Ended { was_running: true } => {
+            output::note(&format!("the session of {user} is ended"));
+            Ok(())
+        }
         Answer::Ended { was_running: false } => {
-            let line = format!("{user} has no session; see xfer-server session list");
+            let line = format!("{user} has no session; see: xfer-server session list");
             Err(Failure::new(Exit::NoUser, line))
         }
         Answer::Invalid => Err(no_user(user)),

@@ -108,7 +108,7 @@ impl SettingsFile {
             Err(error) if error.kind() == ErrorKind::NotFound && !place.is_named => {
                 return Ok(file);
             }
-            Err(error) => return Err(file.wrong(&format!("it can't be read ({error})"))),
+            Err(error) => return Err(file.wrong(&format!("it cannot be read ({error})"))),
         };
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
@@ -126,7 +126,7 @@ impl SettingsFile {
         let known: Vec<&str> = settings(&command).map(key).collect();
         for (key, value) in &self.table {
             if !known.contains(&key.as_str()) {
-                let line = format!("there is no setting {key:?}; there are: {}", known.join(", "));
+                let line = format!("there is no setting '{key}'; there are: {}", known.join(", "));
                 return Err(self.wrong(&line));
             }
             if text_of(value).is_none() {
@@ -172,8 +172,7 @@ fn variable_of(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
 }
 
 fn wrong_variable(name: &str, error: &clap::Error) -> Failure {
-    let line =
-        format!("{}; it is the variable {name} that says so: mend or unset it", complaint(error));
+    let line = format!("{}; it comes from the variable {name}: mend or unset it", complaint(error));
     Failure::new(Exit::Usage, line)
 }
 

@@ -72,7 +72,7 @@ fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
             let is_there = |session: &&Session| session.user == name && session.away_secs.is_none();
             let Some(session) = sessions.iter().find(is_there) else { return Ok(()) };
             let line = format!(
-                "{name} is mounted on {} since {}; unmount it, or use xfer-server session end {name}",
+                "{name} is in use on {}, since {}; unmount it there, or run: xfer-server session end {name}",
                 session.host,
                 moment::display(session.since_secs),
             );
@@ -96,8 +96,8 @@ fn must_have_no_changes_to_come(
     };
     let name = &account.name;
     let line = format!(
-        "the mount of {name} on {} since {} is away, and may have changes to send; unmount it there \
-         once it is back, or give them up with xfer-server session end {name} while the server runs",
+        "{name} is in use on {}, since {}, by a client that is away and may have changes to send; unmount it there \
+             once it is back, or give them up, while the server runs: xfer-server session end {name}",
         known.host,
         moment::display(known.since.secs()),
     );
@@ -111,7 +111,9 @@ fn names(path: &OsStr) -> Result<Vec<Name>, Failure> {
         .map(|part| {
             Name::new(part).map_err(|error| {
                 let part = String::from_utf8_lossy(part);
-                let line = format!("--into: {part:?} is not a name ({error}); see --help");
+                let line = format!(
+                    "--into: '{part}' is not a name ({error}); see: xfer-server import --help"
+                );
                 Failure::new(Exit::Usage, line)
             })
         })

@@ -200,7 +200,7 @@ impl Engine {
         let forgotten = self.forget_dormant(user).await;
         had_seat
             || forgotten.unwrap_or_else(|error| {
-                tracing::error!(%user, %error, "sessions without the tree can't be forgotten");
+                tracing::error!(%user, %error, "sessions without the tree cannot be forgotten");
                 false
             })
     }
@@ -218,7 +218,7 @@ impl Engine {
                 Ok(Some(was_there)) => return was_there,
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(%user, %error, "a session can't be ended");
+                    tracing::error!(%user, %error, "a session cannot be ended");
                     return false;
                 }
             }
@@ -259,7 +259,7 @@ impl Engine {
                     self.end_running(&session, EndReason::Administrator).await;
                 }
                 Ok(_) => {}
-                Err(error) => tracing::error!(%error, %user, "an account can't be read"),
+                Err(error) => tracing::error!(%error, %user, "an account cannot be read"),
             }
         }
     }

@@ -101,7 +101,7 @@ async fn answer(store: Store, asked: Arc<Notify>, answers: watch::Sender<Option<
     loop {
         asked.notified().await;
         let stored = read(&store).await.inspect_err(|error| {
-            tracing::warn!(%error, "the store's figures can't be read");
+            tracing::warn!(%error, "the store's figures cannot be read");
         });
         answers.send_replace(Some(Answered { at: Instant::now(), stored: stored.ok() }));
     }

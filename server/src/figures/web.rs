@@ -55,7 +55,7 @@ pub enum Place {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadPlace {
     /// It is not written like one.
-    #[error("an address like 127.0.0.1:33001, public:ADDR:PORT, or off")]
+    #[error("give an address like 127.0.0.1:33001, public:ADDR:PORT, or off")]
     NotOne,
     /// Others reach it, and it does not say that this is meant.
     #[error(
@@ -186,7 +186,7 @@ async fn figures(stage: Stage) -> Response<String> {
             page
         }
         Err(fmt::Error) => {
-            answer(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written")
+            answer(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written")
         }
     }
 }
@@ -242,7 +242,7 @@ mod tests {
             check(&format!("public:{text}"), Ok(Place::Public(address(text))));
         }
         for text in ["", "on", "33001", "localhost:33001", "public:", "public:off"] {
-            check(text, Err("an address like 127.0.0.1:33001, public:ADDR:PORT, or off"));
+            check(text, Err("give an address like 127.0.0.1:33001, public:ADDR:PORT, or off"));
         }
     }
 }

@@ -185,7 +185,7 @@ impl Listener {
             *noted = Some(Instant::now());
             tracing::warn!(
                 %address,
-                "more connections come than there are places: some are closed, this one for example"
+                "more connections come than there are places; some are closed, such as this one"
             );
         }
     }
@@ -278,7 +278,7 @@ pub(crate) async fn pause_after(error: io::Error) {
         // The client closed the connection before it was accepted; the next one may be fine.
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
         _ => {
-            tracing::error!(%error, "a connection can't be taken");
+            tracing::error!(%error, "a connection cannot be taken");
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }

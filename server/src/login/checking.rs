@@ -262,7 +262,7 @@ async fn is_right(password: Password, stored: Option<String>, user: &str) -> Res
         Refusal::Internal
     })?;
     verified.map_err(|error| {
-        tracing::error!(user, %error, "set the password anew: xfer-server user passwd {user}");
+        tracing::error!(user, %error, "the password of a user cannot be checked; run: xfer-server user passwd {user}");
         Refusal::Internal
     })
 }
@@ -271,13 +271,13 @@ async fn hashed(password: Password) -> Result<String, Refusal> {
     let hash = tokio::task::spawn_blocking(move || password::hash(&password.0));
     let hash = hash.await.map_err(|error| error.to_string());
     hash.and_then(|hash| hash.map_err(|error| error.to_string())).map_err(|error| {
-        tracing::error!(error, "a password can't be hashed");
+        tracing::error!(error, "a password cannot be hashed");
         Refusal::Internal
     })
 }
 
 pub(super) fn internal(error: StoreError) -> Refusal {
-    tracing::error!(%error, "an account can't be read or changed");
+    tracing::error!(%error, "an account cannot be read or changed");
     Refusal::Internal
 }
 

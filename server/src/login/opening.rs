@@ -125,7 +125,7 @@ pub enum NotAdmitted {
         version_max: u16,
     },
     /// The login was refused.
-    #[error("{user:?} was refused: {refusal}")]
+    #[error("'{user}' was refused: {refusal}")]
     Refused {
         /// The user name that the client gave.
         user: String,

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use serde::{Deserialize, Serialize};
 use xfer_protocol::shown::Shown;
 use xfer_store::StoreError;
+use xfer_terminal::plain;
 
 /// The exit codes. Scripts tell failures apart by them, so they must not change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -63,9 +64,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with its exit code and line.
+    /// A failure with its exit code and line, which is put in [`plain`] words.
     pub fn new(exit: Exit, line: impl Into<String>) -> Failure {
-        Failure { exit, line: line.into() }
+        Failure { exit, line: plain(&line.into()) }
     }
 }
 

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use xfer_protocol::shown::shown;
+use xfer_terminal::plain;
 
 /// The variable with the filter for events, like `debug` or `xfer_server::engine=trace,info`.
 pub const VARIABLE: &str = "XFER_LOG";
@@ -91,7 +92,7 @@ fn escape(bytes: &[u8]) -> Vec<u8> {
         Some(event) => (event, "\n"),
         None => (bytes, ""),
     };
-    let mut line = shown(&String::from_utf8_lossy(event));
+    let mut line = shown(&plain(&String::from_utf8_lossy(event)));
     line.push_str(end);
     line.into_bytes()
 }

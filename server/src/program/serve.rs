@@ -91,7 +91,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         let tls = tls::server_config(identity).map_err(|error| {
             Failure::new(
                 Exit::Tls,
-                format!("the certificate and key can't be used ({error}); check them"),
+                format!("the certificate and key cannot be used ({error}); check them"),
             )
         })?;
         let served = serve(config, store, tls, (&fingerprint, &stage, started)).await;
@@ -194,7 +194,7 @@ fn for_admins(place: &AdminSocket, served: Arc<Served>) -> Option<Control> {
     bound
         .inspect_err(|error| {
             tracing::error!(
-                "no admin socket {} ({error}); make its directory, or set admin-socket to another \
+                "cannot make the admin socket {} ({error}); make its directory, or set admin-socket to another \
                  place or to off",
                 path.display()
             );

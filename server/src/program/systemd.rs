@@ -48,6 +48,6 @@ pub fn given_port() -> std::io::Result<Option<TcpListener>> {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager can't be told");
+        tracing::debug!(%error, "the service manager cannot be told");
     }
 }

@@ -269,7 +269,7 @@ impl Exporter<'_> {
                         return Err(match error {
                             // One damaged file must not stop the others.
                             StoreError::Damaged(what) => {
-                                Interruption::Entry(format!("is damaged: {what}"))
+                                Interruption::Entry(format!("it is damaged: {what}"))
                             }
                             other => other.into(),
                         });

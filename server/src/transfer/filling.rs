@@ -34,7 +34,9 @@ impl Importer<'_> {
                 let mut data = vec![0; (run.end - at).min(CHUNK_BYTES) as usize];
                 let count = retry_on_intr(|| pread(file, &mut data, at))?;
                 if count == 0 {
-                    return Err(Interruption::Entry("became shorter while it was read".to_owned()));
+                    return Err(Interruption::Entry(
+                        "it became shorter while it was read".to_owned(),
+                    ));
                 }
                 data.truncate(count);
                 self.write(ino, of.mtime, at, data.into())?;
@@ -50,7 +52,7 @@ impl Importer<'_> {
         }
         let now = Attributes::of(&fstat(file)?);
         if (now.size, now.mtime) != (of.size, of.mtime) {
-            return Err(Interruption::Entry("changed while it was read".to_owned()));
+            return Err(Interruption::Entry("it changed while it was read".to_owned()));
         }
         Ok(())
     }
@@ -129,7 +131,7 @@ impl Importer<'_> {
                 // This is not a full disk: the op writes no data.
                 Err(SoloError::Refused(Errno::ENOSPC)) => {
                     return Err(Interruption::Entry(
-                        "has more extended attributes than fit".to_owned(),
+                        "it has more extended attributes than fit".to_owned(),
                     ));
                 }
                 done => done.map_err(|error| self.stop(error))?,

@@ -194,7 +194,9 @@ impl<'a> Importer<'a> {
                 let file = self.open(name, OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY)?;
                 let opened = Attributes::of(&fstat(&file)?);
                 if opened.kind != FileType::RegularFile {
-                    return Err(Interruption::Entry("changed while it was looked at".to_owned()));
+                    return Err(Interruption::Entry(
+                        "it changed while it was looked at".to_owned(),
+                    ));
                 }
                 self.place(parent, name, &opened, &What::File(file))?;
                 return Ok(None);
@@ -402,14 +404,15 @@ impl Importer<'_> {
         match error {
             SoloError::Refused(Errno::EDQUOT) => {
                 let line = format!(
-                    "the quota of {user} is used up; raise it with xfer-server user quota, and run this again to go on"
+                    "the quota of {user} is used up; raise it with `xfer-server user quota`, and run this again to go on"
                 );
                 Failure::new(Exit::Quota, line)
             }
             SoloError::Refused(Errno::ENOSPC) => xfer_store::StoreError::Full.into(),
-            SoloError::Refused(errno) => {
-                Failure::new(Exit::Other, format!("the account refused it ({errno}); see its tree"))
-            }
+            SoloError::Refused(errno) => Failure::new(
+                Exit::Other,
+                format!("the account refused it ({errno}); look at its tree"),
+            ),
             SoloError::Fenced => interrupted(user),
             SoloError::Storage(error) => error.into(),
         }

@@ -212,7 +212,7 @@ fn must_have_time(stat: &Stat, node: &Node) -> Result<(), Interruption> {
     }
     let (wanted, kept) = (moment::display(node.mtime.secs()), moment::display(kept));
     Err(Interruption::Entry(format!(
-        "its time of change, {wanted}, can't be kept there: it is {kept} now"
+        "its time of change, {wanted}, cannot be kept there: it is {kept} now"
     )))
 }
 
@@ -239,7 +239,7 @@ fn is_like(
 
 fn unattributed(error: Errno) -> Interruption {
     let error = std::io::Error::from(error);
-    Interruption::Entry(format!("its extended attributes can't be kept there ({error})"))
+    Interruption::Entry(format!("its extended attributes cannot be kept there ({error})"))
 }
 
 fn mode_of(node: &Node) -> Mode {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use xfer_protocol::shown::Shown;
 use xfer_protocol::{Name, size};
+use xfer_terminal::plain;
 
 use crate::program::exit::{Exit, Failure};
 
@@ -101,7 +102,8 @@ impl Progress {
             0 => Ok(()),
             _ => {
                 let what = format!(
-                    "{failed} entries could not be {}; see the warnings, and run this again",
+                    "{} could not be {}; see the warnings, and run this again",
+                    size::count(failed, "entry"),
                     self.verb
                 );
                 Err(Failure::new(Exit::Incomplete, what))
@@ -112,7 +114,7 @@ impl Progress {
 
     fn warn(&self, path: &Path<'_>, what: &str) {
         let clear = if self.terminal { CLEAR } else { "" };
-        self.write(&format!("{clear}xfer-server: warning: {path}: {}\n", Shown(what)));
+        self.write(&format!("{clear}xfer-server: warning: {path}: {}\n", Shown(&plain(what))));
     }
 
     fn tell(&mut self) {

@@ -49,7 +49,7 @@ pub(super) fn must_not_be_others(path: &Path) -> Result<(), StoreError> {
     }
     let mode = if metadata.is_dir() { "700" } else { "600" };
     let path = path.display();
-    Err(StoreError::Unsafe(format!("others may write to {path}; use chmod {mode} {path}")))
+    Err(StoreError::Unsafe(format!("others may write to {path}; run: chmod {mode} {path}")))
 }
 
 impl StoreLock {

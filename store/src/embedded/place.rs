@@ -70,7 +70,7 @@ impl Pin {
             (Ok(_), Ok(_)) => format!("{name} was replaced"),
             (_, Err(Errno::NOENT | Errno::NOTDIR)) => format!("{name} is gone"),
             (Err(error), _) | (_, Err(error)) => {
-                format!("{name} can't be reached: {}", std::io::Error::from(error))
+                format!("{name} cannot be reached: {}", std::io::Error::from(error))
             }
         };
         Err(StoreError::Gone(gone))

@@ -64,7 +64,7 @@ impl Tables {
         for (content, by) in references {
             let is_garbage = self.garbage.contains(content) && *by != 0;
             if is_garbage || !refer(*content, *by) {
-                return failed(format!("content {content} can't have so many references"));
+                return failed(format!("content {content} cannot have so many references"));
             }
         }
         let mut taken: BTreeSet<DeliveryId> = self.deliveries.keys().copied().collect();

@@ -63,7 +63,7 @@ fn logging_out_under_a_mount_is_asked_first_and_loses_nothing() {
     let mut mount = world.mounting("alice").by_key().start();
     mount.shell("echo two > two");
     let place = mount.root().display().to_string();
-    let said = format!("{target} is mounted by this key at {place}; to log out ends that");
+    let said = format!("{target} is mounted by this key at {place}; logging out ends that");
     let line = world.xfer(&log_out).refused(2);
     assert!(line.contains(&said) && line.ends_with("or give --yes"), "{line}");
     let mut asked = OnPty::start(&world.xfer_command(&log_out));
@@ -168,7 +168,7 @@ fn a_login_with_a_wrong_password_leaves_no_key() {
         log_in();
     }
     let line = log_in().refused(10);
-    assert!(line.contains("blocked, try again in"), "{line}");
+    assert!(line.contains("; try again in"), "{line}");
     // The account itself is mounted with a key all the same.
     assert_eq!(run_within(&mut world.xfer_command(&["status"]), PATIENCE).code, Some(0));
 }

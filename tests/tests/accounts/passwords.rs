@@ -48,7 +48,7 @@ fn an_account_can_take_keys_alone() {
     user(&world, &["passwords", "alice", "on"]).succeeded();
     log_in(&world, "alice", "laptop");
     let off = user(&world, &["passwords", "alice", "off"]).succeeded();
-    assert_eq!(off.stderr, "");
+    assert_eq!(off.stderr, "alice logs in by keys alone\n");
     let line = run_within(world.mounting("alice").command().arg("-f"), PATIENCE).refused(9);
     assert!(line.contains("takes no passwords"), "{line}");
     world.mounting("alice").by_key().start().unmount();
@@ -70,8 +70,9 @@ fn users_set_their_own_password_and_are_asked_about_their_other_machines() {
             passwd.says(question);
             passwd.types("the password of alice\r");
         }
-        passwd.says("Log them out too? [y/N] ");
+        passwd.says("1 other machine logs in by a key. Log it out too? [y/N] ");
         passwd.types(answer);
+        passwd.says("the password of alice@");
         assert_eq!(passwd.ended(), Some(0), "{}", passwd.said());
         let keys = user(&world, &["keys", "list", "alice"]).succeeded().stdout;
         assert_eq!(keys.lines().count(), left, "{keys}");

@@ -77,7 +77,7 @@ fn a_removed_account_can_not_be_used_and_comes_back_as_it_was() {
     assert!(line.ends_with(&format!("xfer login {}", at(&world, "alice"))), "{line}");
     let mount = || run_within(world.mounting("alice").command().arg("-f"), PATIENCE);
     assert!(mount().refused(9).contains("wrong user name or password"));
-    let hint = "there is no user \"alice\" any more; to bring back the one that was removed: \
+    let hint = "there is no user 'alice' any more; to bring back the one that was removed: \
                 xfer-server user restore alice";
     assert!(user(&world, &["passwd", "alice", "--password-stdin"]).refused(7).contains(hint));
     assert!(world.server.command(&["export", "alice", "/nowhere"]).refused(7).contains(hint));
@@ -101,7 +101,7 @@ fn a_removed_account_can_not_be_used_and_comes_back_as_it_was() {
     alice.unmount();
     bob.unmount();
     let none = user(&world, &["restore", "alice"]).refused(7);
-    assert!(none.contains("no removed user \"alice\" is kept"), "{none}");
+    assert!(none.contains("no removed user 'alice' is kept"), "{none}");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn the_name_of_a_removed_account_is_free_and_several_of_one_name_are_told_apart_
     let line = user(&world, &["restore", "alice"]).refused(8);
     assert!(line.contains("user restore alice --as NAME"), "{line}");
     let line = user(&world, &["restore", "alice", "--number", "99"]).refused(7);
-    assert!(line.contains("no removed user \"alice\" with number 99 is kept"), "{line}");
+    assert!(line.contains("no removed user 'alice' with number 99 is kept"), "{line}");
     let line = user(&world, &["restore", "alice", "--as", "Alice"]).refused(2);
     assert!(line.contains("is not a user name"), "{line}");
     let table = user(&world, &["list", "--removed"]).succeeded().stdout;
@@ -237,7 +237,7 @@ fn a_removed_account_takes_its_space_until_its_days_are_over_or_it_is_deleted_be
     // Where none is kept, a removal is for good.
     world.add_user("dave");
     let done = user(&world, &["remove", "dave", "--yes"]).succeeded();
-    assert_eq!((done.stderr.as_str(), removed(&world).len()), ("", 0));
+    assert_eq!((done.stderr.as_str(), removed(&world).len()), ("dave is deleted for good\n", 0));
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn an_invitation_to_a_removed_account_is_void_and_one_without_a_password_says_wh
     let old = word(&invited(&world, &["add", "alice", "--invite"]));
     remove(&world, "alice");
     let back = user(&world, &["restore", "alice"]).succeeded();
-    let needs = "alice can't log in by a password; run: xfer-server user invite alice";
+    let needs = "alice cannot log in by a password; run: xfer-server user invite alice";
     assert!(back.stderr.contains(needs), "{back}");
     let password = world.password_file("alice");
     xfer_tests::world::write_secret(&password, "a new password");

@@ -265,5 +265,8 @@ fn a_real_systemd_mounts_at_login_again_after_a_crash_and_unmounts_at_logout() {
     let finished = world.machine().run(&with_logins(&world, &script)).succeeded();
     let expected = "it is mounted\n";
     assert!(finished.stdout.contains(expected), "{finished}");
-    assert!(finished.stdout.ends_with("text\nmore\nResult=success\n"), "{finished}");
+    let place = world.mount_point("alice").display().to_string();
+    let end =
+        format!("text\nmore\nResult=success\nnothing is mounted at {place} at login from now on\n");
+    assert!(finished.stdout.ends_with(&end), "{finished}");
 }

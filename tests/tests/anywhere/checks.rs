@@ -76,7 +76,7 @@ fn what_is_wrong_on_this_machine_is_said_before_the_password_is_asked_for() {
                      mount --bind \"$L/fusermount3\" /usr/bin/fusermount3",
             arguments: own,
             exit: Exit::NoFuse,
-            said: "/usr/bin/fusermount3 does not run as root, so it can't mount",
+            said: "/usr/bin/fusermount3 does not run as root, so it cannot mount",
         },
         Wrong {
             set_up: "",

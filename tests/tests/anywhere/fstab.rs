@@ -207,7 +207,7 @@ fn a_mount_waits_for_a_server_that_can_not_be_reached_yet_as_long_as_it_is_told(
     assert!(!line.contains("trying again"), "{line}");
     let gave_up = world.mounting("alice").arg("-o").arg("retry=1").in_background();
     assert_eq!(gave_up.code, Some(6), "{gave_up}");
-    assert!(gave_up.stderr.contains("; trying again for 1 seconds\n"), "{gave_up}");
+    assert!(gave_up.stderr.contains("; trying again for 1 s\n"), "{gave_up}");
     let mut mount = world.mounting("alice").arg("-o").arg("retry=forever").command();
     let mut waiting = Running::start(mount.arg("-f"));
     waiting.line("the first try", |line| line.contains("; trying again until").then_some(()));

@@ -9,6 +9,7 @@ mod effects;
 mod indexers;
 mod sshfs;
 mod settings;
+mod places;
 
 use xfer_tests::World;
 

@@ -152,8 +152,8 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
     let world = World::new(&[]);
     let file = own_file(&world).display().to_string();
     for (text, said) in [
-        ("wiat = 5", "there is no setting \"wiat\"; there are: password_file, "),
-        ("password = \"x\"", "there is no setting \"password\"; "),
+        ("wiat = 5", "there is no setting 'wiat'; there are: password_file, "),
+        ("password = \"x\"", "there is no setting 'password'; "),
         ("takeover = \"yes\"", "takeover: give true or false"),
         ("wait = true", "wait: give a value, not true or false"),
         (
@@ -177,8 +177,8 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
         ),
         ("wait = 5\nwait = 6", "it is not TOML in line 2: duplicate key"),
         ("wait = 5\n\nretry = ,", "it is not TOML in line 3: "),
-        ("[acount.\"a@h\"]\nwait = 5", "there is no setting \"acount\"; "),
-        ("[account.\"a@h\"]\nwiat = 5", "[account.\"a@h\"]: there is no setting \"wiat\"; "),
+        ("[acount.\"a@h\"]\nwait = 5", "there is no setting 'acount'; "),
+        ("[account.\"a@h\"]\nwiat = 5", "[account.\"a@h\"]: there is no setting 'wiat'; "),
         ("[account.alice]\nwait = 5", "[account.\"alice\"]: 'alice' has no host"),
     ] {
         write(&world, text);
@@ -205,15 +205,13 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
     assert!(line.contains("XFER_WAIT: option 'wait=long': give seconds"), "{line}");
     std::os::unix::fs::chown(own_file(&world), Some(20_001), None).unwrap();
     let line = run(command(&world, "alice@host", &[])).refused(2);
-    assert!(line.contains(&format!("{file}: it belongs to another user; set")), "{line}");
+    assert!(line.contains(&format!("{file}: it belongs to another user; run: chown")), "{line}");
     std::os::unix::fs::chown(own_file(&world), Some(0), None).unwrap();
     for mode in [0o620, 0o602] {
         fs::set_permissions(own_file(&world), Permissions::from_mode(mode)).unwrap();
         let line = run(command(&world, "alice@host", &[])).refused(2);
         assert!(
-            line.ends_with(&format!(
-                "{file}: others may write to it; set it right with: chmod go-w {file}"
-            )),
+            line.ends_with(&format!("{file}: others may write to it; run: chmod go-w {file}")),
             "{line}"
         );
     }
@@ -282,7 +280,7 @@ fn a_machine_has_settings_below_those_of_its_users_and_an_fstab_has_the_last_wor
     ));
     let done = done.succeeded();
     assert_eq!(done.stdout, "640\n", "{done}");
-    assert!(done.stderr.contains("/etc/xfer/client.toml: there is no setting \"wiat\""), "{done}");
+    assert!(done.stderr.contains("/etc/xfer/client.toml: there is no setting 'wiat'"), "{done}");
 }
 
 #[test]

@@ -562,7 +562,7 @@ fn a_loss_is_told_once_however_many_tries_fail_and_so_is_the_return() {
         });
         let said = mount.said();
         let said: Vec<_> = said.lines().skip(before).collect();
-        let why = "the tree can't be reached: ";
+        let why = "the tree cannot be reached: ";
         let told = ["the connection to the server is lost", why, why, back];
         let is_told = said.iter().zip(told).all(|(line, text)| line.contains(text));
         assert!(said.len() == told.len() && is_told && said[1] != said[2], "{said:#?}");
@@ -647,7 +647,7 @@ fn the_end_of_a_mount_waits_no_longer_than_a_program_and_says_where_the_rest_is(
         };
         assert!((WAIT..WAIT * 2).contains(&begin.elapsed()), "{way}: {:?}", begin.elapsed());
         let place = world.home().join(".local/state/xfer/rescue").display().to_string();
-        let says = format!("are not on the server; all of that is kept in {place}");
+        let says = format!("; all of that is kept in {place}");
         assert!(said.contains(&says), "{way}: {said}");
         assert_eq!(mount.ended(), Some(i32::from(Exit::Lost.code())));
         let name = world.only_rescue();

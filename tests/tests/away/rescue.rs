@@ -139,7 +139,7 @@ fn what_may_be_the_only_copy_is_not_dropped_unless_that_is_said() {
     refused(&name, "2 of 2 are not applied");
     let contents = fs::read(path.join("rescue.json")).unwrap();
     fs::write(path.join("rescue.json"), "{").unwrap();
-    refused(&name, "can't be read");
+    refused(&name, "cannot be read");
     let unfinished = format!(".{name}");
     fs::rename(&path, path.with_file_name(&unfinished)).unwrap();
     refused(&unfinished, "it is unfinished");
@@ -240,13 +240,13 @@ fn a_mount_whose_changes_can_not_be_kept_stays_and_if_it_must_go_what_fits_is_ke
     fs::write(mount.path("large"), vec![7; 4 << 20]).unwrap();
     for options in [&[][..], &["--abandon"]] {
         let line = mount.xfer("unmount", options).refused(1);
-        assert!(line.contains("so it stays mounted: a rescue needs 4."), "{line}");
+        assert!(line.contains("cannot be kept: a rescue needs 4."), "{line}");
     }
     assert_eq!(fs::read_to_string(mount.path("small")).unwrap(), "fits");
     // The kernel does not ask.
     mount.shell("cd / && umount \"$OLDPWD\"");
     assert_eq!(mount.ended(), Some(14));
-    assert!(mount.said().contains("but for what is lost: the last "), "{}", mount.said());
+    assert!(mount.said().contains("except what is lost: "), "{}", mount.said());
     world.server.restart();
     let mount = world.mount("alice");
     world.rescue(&["apply", &world.only_rescue()]).succeeded();

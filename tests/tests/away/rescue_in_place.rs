@@ -139,7 +139,7 @@ fn what_others_have_changed_needs_a_decision_and_is_never_tried_again_in_vain() 
         let applied = world.rescue(&["apply", &world.only_rescue()]);
         let said = &applied.stderr;
         assert_eq!(applied.code, Some(1), "{applied:?}");
-        assert!(!said.contains("failed") && said.contains("need a decision of yours"), "{said}");
+        assert!(!said.contains("failed") && said.contains("left for you to decide: "), "{said}");
         for line in [
             "emptied: was to be removed, but is not empty",
             "file: something else is there now",

@@ -11,14 +11,15 @@ const FILE_LINES_MAX: usize = 500;
 /// The longest function, in lines from its signature to its closing brace.
 const FUNCTION_LINES_MAX: usize = 70;
 
-struct Source {
-    path: String,
-    text: String,
+/// A file of Rust.
+pub struct Source {
+    pub path: String,
+    pub text: String,
 }
 
 impl Source {
     /// The source without the test module at its end.
-    fn production(&self) -> &str {
+    pub fn production(&self) -> &str {
         let tests = self.text.match_indices("\n#[cfg(test)]\n").map(|(at, _)| at).find(|at| {
             let next = self.text[at + 1..].lines().skip(1).find(|line| !line.starts_with("#["));
             next.is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
@@ -26,12 +27,12 @@ impl Source {
         &self.text[..tests.unwrap_or(self.text.len())]
     }
 
-    fn is_test(&self) -> bool {
+    pub fn is_test(&self) -> bool {
         self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
     }
 }
 
-fn sources() -> Vec<Source> {
+pub fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let members = [
         "protocol",

@@ -52,7 +52,7 @@ fn a_mount_that_was_taken_over_waits_and_then_shows_what_the_other_has_changed()
     let at_d = rustix::fs::open(first.path("d"), flags, Mode::empty()).unwrap();
     let second = take_over(&world, &[]);
     wait_until("the first mount to be dormant", PATIENCE, || is_dormant(&first));
-    assert!(shows(&first, "with the mount on"), "{}", first.xfer("status", &[]).stdout);
+    assert!(shows(&first, "with the client on"), "{}", first.xfer("status", &[]).stdout);
     // The mount point itself can be looked at, and nothing waits for that.
     assert!(fs::metadata(first.root()).unwrap().is_dir());
     rustix::fs::statvfs(first.root()).unwrap();

@@ -66,12 +66,12 @@ fn the_status_of_both_mounts_says_which_of_them_has_the_tree() {
     let [first, second] = two(&world, "forever");
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     wait_until("the first to be dormant", PATIENCE, || {
-        shows(&first, &format!("with the mount on {host}"))
+        shows(&first, &format!("with the client on {host}"))
     });
     assert!(shows(&second, "with this mount"));
     fs::write(first.path("file"), "x").unwrap();
     assert!(shows(&first, "with this mount"));
-    assert!(shows(&second, &format!("with the mount on {host}")));
+    assert!(shows(&second, &format!("with the client on {host}")));
     assert_eq!(fs::read_to_string(second.path("file")).unwrap(), "x");
     [first, second].into_iter().for_each(Mount::unmount);
 }

@@ -46,7 +46,7 @@ fn xfer_unmount_removes_a_mount_that_a_killed_process_left_behind() {
     let world = World::new(&["alice"]);
     let old = stale(&world);
     let said = unmount(&world, old.root()).succeeded().stderr;
-    assert!(said.contains("If that was killed"), "{said}");
+    assert!(said.contains("if that was killed"), "{said}");
     assert!(!is_mounted(old.root()));
     unmount(&world, old.root()).refused(Exit::NotMounted.code());
 }
@@ -390,6 +390,6 @@ fn a_copy_that_outlives_its_mount_is_removed_without_a_false_word_of_loss() {
     mount.xfer("unmount", &[]).succeeded();
     assert_eq!(mount.ended(), Some(0), "{}", mount.said());
     let said = unmount(&world, &copy).succeeded().stderr;
-    assert!(said.contains("If that was killed"), "{said}");
+    assert!(said.contains("if that was killed"), "{said}");
     assert!(!is_mounted(&copy));
 }

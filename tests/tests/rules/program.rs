@@ -191,7 +191,7 @@ impl Program {
             state.forget(ino, 1);
             Ok(())
         });
-        forgotten.await.expect("forgetting can't fail");
+        forgotten.await.expect("forgetting cannot fail");
     }
 
     /// Gets a node's attributes.

@@ -220,8 +220,8 @@ impl User {
         }
         let Peer { client, cable, applied, session, key } = match peer {
             Ok(peer) => peer,
-            Err(Opened::Refused(refusal)) => panic!("{name} can't mount: {refusal}"),
-            Err(other) => panic!("{name} can't mount: {other:?}"),
+            Err(Opened::Refused(refusal)) => panic!("{name} cannot mount: {refusal}"),
+            Err(other) => panic!("{name} cannot mount: {other:?}"),
         };
         if let Flaw::OfClients(bug) = self.flaw {
             client.plant(bug);

@@ -44,7 +44,7 @@ fn each_end_of_a_session_says_who_ended_it_and_whether_it_can_go_on() {
     let elsewhere = world.outside().join("second");
     fs::create_dir(&elsewhere).unwrap();
     let second = world.mounting("dave").at(&elsewhere).arg("--takeover").start();
-    let taken_over = "why=\"taken over by a mount on ";
+    let taken_over = "why=\"taken over by a client on ";
     logged(&world, &["INFO", "session gives its seat up", "user=dave", taken_over]);
     // The server's own end is not one of the clients'.
     let said = world.server.said();

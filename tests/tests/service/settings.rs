@@ -103,7 +103,7 @@ fn a_file_that_is_wrong_is_refused_by_a_line_that_says_where_and_why() {
         check(
             "port = 33000",
             command,
-            "there is no setting \"port\"; there are: store, admin-socket, listen",
+            "there is no setting 'port'; there are: store, admin-socket, listen",
         );
         check("listen = [1]", command, "listen must be a text or a number");
         check("silence = 5\nlisten = \n", command, "it is not TOML in line 2");
@@ -115,7 +115,7 @@ fn a_file_that_is_wrong_is_refused_by_a_line_that_says_where_and_why() {
     check("listen = \"nowhere\"", &["run"], "invalid value 'nowhere' for '--listen <ADDR:PORT>'");
     let missing = machine.directory.path().join("missing.toml");
     let line = machine.run(Some(&missing), &["run"]).refused(USAGE);
-    assert!(line.contains("it can't be read"), "{line}");
+    assert!(line.contains("it cannot be read"), "{line}");
     let file = machine.file("cert = \"cert.pem\"");
     let line = machine.run(Some(&file), &["run"]).refused(USAGE);
     assert!(line.contains("a certificate and its key go together; give --key too"), "{line}");
@@ -140,8 +140,8 @@ fn a_variable_that_is_wrong_is_named_and_one_that_an_option_outdoes_is_not() {
         run_within(command.env(name, value), PATIENCE)
     };
     let line = run("XFER_KEEP_REMOVED", "x", &["run"]).refused(USAGE);
-    let expected = "invalid value 'x' for '--keep-removed <DAYS>': it is not a whole number; it is \
-                    the variable XFER_KEEP_REMOVED that says so: mend or unset it";
+    let expected = "invalid value 'x' for '--keep-removed <DAYS>': it is not a whole number; it comes \
+                    from the variable XFER_KEEP_REMOVED: mend or unset it";
     assert_eq!(line, format!("xfer-server: {expected}"));
     let line = run("XFER_STORE", "memory:", &["user", "list"]).refused(USAGE);
     assert!(line.contains("XFER_STORE"), "{line}");

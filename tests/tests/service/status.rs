@@ -60,7 +60,10 @@ fn people_see_what_the_server_does_and_who_is_there() {
     assert!(line("accounts ").ends_with("2; deliveries that wait: 0 (0 B)"), "{said}");
     assert!(line("sessions ").contains("1 connected, 0 away; links: 1 log, "), "{said}");
     assert!(line("commits ").contains(" ms (p50), ") && line("commits ").ends_with(" ms (p99)"));
-    assert!(line("queued ").contains("0 batches, 0 messages, 0 passwords; 0 changes"), "{said}");
+    assert!(
+        line("queued ").contains("0 batches, 0 messages, 0 passwords; not durable: 0 changes"),
+        "{said}"
+    );
     let row = line("alice ");
     assert!(row.contains(" 127.0.0.1 ") && row.contains("  -  "), "{said}");
     assert!(line("bob ").contains("127.0.0.1  5"), "{said}");

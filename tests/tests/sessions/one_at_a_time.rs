@@ -25,7 +25,7 @@ fn a_second_mount_is_refused_and_says_where_the_first_is() {
     let line = refused.refused(Exit::InUse.code());
     let host = rustix::system::uname();
     let host = host.nodename().to_str().unwrap();
-    assert!(line.contains(&format!("already mounted on {host} (127.0.0.1")), "{line}");
+    assert!(line.contains(&format!("the account is in use on {host} (127.0.0.1")), "{line}");
     assert!(line.contains("since 20") && line.contains("--takeover"), "{line}");
     fs::write(first.path("still-works"), "").unwrap();
     first.unmount();
@@ -81,7 +81,7 @@ fn a_takeover_drains_the_first_mount_and_loses_nothing() {
         let text = fs::read_to_string(second.path(&format!("f{index:03}"))).unwrap();
         assert_eq!(text, format!("content {index}"));
     }
-    first.says("taken over by a mount on");
+    first.says("taken over by a client on");
     assert_ne!(errno(fs::write(first.path("late"), "x")), 0);
     assert_eq!(first.unmounted_by_force(), Some(0), "{}", first.said());
     second.unmount();
@@ -119,7 +119,7 @@ fn a_mount_that_was_taken_over_shows_nothing_that_another_may_have_changed() {
     let elsewhere = world.mount_point("elsewhere");
     let second = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
     second.shell("rm file && rm -r d && echo new > absent && ln -sfn other link");
-    first.says("taken over by a mount on");
+    first.says("taken over by a client on");
     let names =
         ["file", "d", "d/file", "d/e", "d/e/kept", "link", "absent", "d/absent", "kept", "n"];
     for name in names {
@@ -175,7 +175,7 @@ fn what_is_open_on_a_mount_that_was_taken_over_is_not_reached_by_any_path() {
     let elsewhere = world.mount_point("elsewhere");
     let second = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
     second.shell("rm -r file dir");
-    first.says("taken over by a mount on");
+    first.says("taken over by a client on");
     let error_of = |name: &&str| errno(fs::metadata(first.path(name)));
     for name in names {
         wait_until(&format!("{name} to give errors"), PATIENCE, || error_of(&name) == libc::EBUSY);
@@ -224,7 +224,8 @@ fn wrong_passwords_block_after_five_and_the_line_says_for_how_long() {
     }
     let right = world.password_file("alice");
     let line = try_with(&world, &right).refused(Exit::Blocked.code());
-    let (_, seconds) = line.split_once("blocked, try again in ").unwrap();
+    let (_, seconds) =
+        line.split_once("blocked after too many wrong passwords; try again in ").unwrap();
     let seconds: u64 = seconds.trim_end_matches(" s").parse().unwrap();
     assert!((1..=30).contains(&seconds), "{line}");
     let listed = world.server.command(&["user", "list"]).succeeded().stdout;

@@ -158,7 +158,7 @@ fn a_user_whose_account_is_mounted_elsewhere_can_take_it_over_without_the_passwo
         program.says("Take it over? [y/N] ");
         program.types(answer);
         assert_eq!(program.ended(), Some(code), "{}", program.said());
-        assert!(program.said().contains("already mounted on"), "{}", program.said());
+        assert!(program.said().contains("the account is in use on"), "{}", program.said());
     }
     let waits = first.xfer("status", &[]).succeeded().stdout;
     assert!(waits.contains("dormant"), "{waits}");

@@ -358,6 +358,6 @@ fn a_mount_whose_process_crashed_makes_way_for_the_next_on_its_machine_at_once()
     let mut other = world.mounting("alice").at(&place).command();
     other.env("HOME", elsewhere.path());
     let refused = run_within(&mut other, Duration::from_secs(60));
-    assert!(refused.stderr.contains("already mounted"), "{refused:?}");
+    assert!(refused.stderr.contains("the account is in use"), "{refused:?}");
     mount.unmount();
 }

@@ -73,7 +73,7 @@ fn files_and_directories_are_moved_and_renamed() {
     assert_eq!(tree(&world, "{}:e"), "/e ");
     assert_eq!(tree(&world, "{}:to"), "/to /to/sub /to/sub/f ");
     let line = xfer(&world, &["mv", "{}:e", "{}:to", ":nothing"]).refused(1);
-    assert!(line.contains("cannot write to \"/nothing\": no such file"), "{line}");
+    assert!(line.contains("cannot write to '/nothing': no such file"), "{line}");
     let line = xfer(&world, &["mv", "{}:e", &format!("{}:x", at(&world, "bob"))]).refused(2);
     assert!(line.contains("are two accounts"), "{line}");
 }
@@ -110,9 +110,9 @@ fn what_every_tree_has_is_neither_removed_nor_moved_nor_emptied() {
     ] {
         let place = format!("{{}}:{path}");
         let line = xfer(&world, &["rm", "-r", &place]).refused(1);
-        assert_eq!(line, format!("xfer: cannot remove \"/{path}\": {why}"));
+        assert_eq!(line, format!("xfer: cannot remove '/{path}': {why}"));
         let line = xfer(&world, &["mv", &place, ":elsewhere"]).refused(1);
-        assert_eq!(line, format!("xfer: cannot move \"/{path}\": {why}"));
+        assert_eq!(line, format!("xfer: cannot move '/{path}': {why}"));
     }
     assert_eq!(tree(&world, "{}:"), before);
     xfer(&world, &["rm", "-r", "{}:outbox/*/*", ":inbox/*"]).succeeded();
@@ -128,8 +128,12 @@ fn a_copy_from_or_to_this_machine_is_refused_with_the_command_for_it() {
         ("mv", ["d/g", "{}:x"], "xfer mv moves within one tree; xfer put stores files"),
         ("mv", ["{}:d/g", "."], "xfer mv moves within one tree; xfer get fetches files"),
         ("cp", ["{}:d/g", "{}"], "are two accounts; one command works on one; a port is followed"),
-        ("cp", ["{}:d/g", "alice@host"], "has no path; write alice@host: for the root"),
-        ("cp", ["d/g", "here"], "d/g is not in a tree; write USER@HOST"),
+        (
+            "cp",
+            ["{}:d/g", "alice@host"],
+            "'alice@host' has no path; write alice@host: for the root",
+        ),
+        ("cp", ["d/g", "here"], "'d/g' is not in a tree; write USER@HOST"),
     ] {
         let line = xfer(&world, &[command, arguments[0], arguments[1]]).refused(2);
         assert!(line.contains(named), "{line}");
@@ -142,7 +146,7 @@ fn a_copy_from_or_to_this_machine_is_refused_with_the_command_for_it() {
 fn directories_are_made_with_those_above_them_if_the_user_says_so() {
     let world = world(&["alice"]);
     let line = xfer(&world, &["mkdir", "{}:a/b"]).refused(1);
-    assert!(line.contains("cannot make \"/a/b\": no such file or directory"), "{line}");
+    assert!(line.contains("cannot make '/a/b': no such file or directory"), "{line}");
     xfer(&world, &["mkdir", "-p", "{}:a/b/c", ":a/b", ":"]).succeeded();
     assert_eq!(tree(&world, "{}:a"), "/a /a/b /a/b/c ");
     let line = xfer(&world, &["mkdir", "{}:a"]).refused(1);

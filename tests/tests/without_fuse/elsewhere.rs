@@ -27,7 +27,7 @@ fn an_account_that_is_mounted_elsewhere_is_refused_and_can_be_taken_over() {
     let place = mounted_elsewhere(&world, &[]);
     fs::write(place.join("f"), "text").unwrap();
     let line = xfer(&world, &["cat", "{}:f"]).refused(11);
-    assert!(line.contains(": already mounted on ") && line.contains(" since 2"), "{line}");
+    assert!(line.contains(": the account is in use on ") && line.contains(" since 2"), "{line}");
     assert!(line.ends_with("use --takeover to take the tree from that one"), "{line}");
     let taken = xfer(&world, &["cat", "--takeover", "{}:f"]).succeeded();
     assert_eq!((taken.stdout.as_str(), taken.stderr.as_str()), ("text", ""));
@@ -46,7 +46,7 @@ fn a_mount_here_that_lost_the_tree_is_named() {
     wait_until("the mount to be dormant", PATIENCE, is_dormant);
     let line = xfer(&world, &["cat", "{}:f"]).refused(11);
     let root = mount.root().display();
-    assert!(line.contains(&format!("mounted at {root}, but the mount on ")), "{line}");
+    assert!(line.contains(&format!("mounted at {root}, but the client on ")), "{line}");
     assert!(line.ends_with("take the tree from it with --takeover"), "{line}");
     assert_eq!(xfer(&world, &["cat", "--takeover", "{}:f"]).succeeded().stdout, "text");
     assert_eq!(fs::read_to_string(elsewhere.join("f")).unwrap(), "text");
@@ -79,7 +79,7 @@ fn a_mount_here_does_the_work_and_its_programs_see_it_at_once() {
     // No path leads out of it.
     std::os::unix::fs::symlink("/etc", mount.path("etc")).unwrap();
     let line = xfer(&world, &["cat", "{}:etc/passwd"]).refused(1);
-    assert_eq!(line, "xfer: cannot read \"/etc/passwd\": not a directory");
+    assert_eq!(line, "xfer: cannot read '/etc/passwd': not a directory");
     mount.unmount();
     assert_eq!(xfer(&world, &["cat", "{}:f"]).succeeded().stdout, "text");
 }

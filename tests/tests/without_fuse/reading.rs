@@ -208,20 +208,20 @@ fn what_can_t_be_read_is_said_in_a_line_and_the_others_are_printed() {
     let lines: Vec<_> = done.stderr.lines().collect();
     let account = format!("alice@{}", world.server.address.ip());
     let expected = [
-        r#"xfer: cannot read "/nothing": no such file or directory"#.to_owned(),
-        r#"xfer: cannot read "/t/*": no match"#.to_owned(),
-        r#"xfer: cannot read "/*/*.png": no match"#.to_owned(),
+        "xfer: cannot read '/nothing': no such file or directory".to_owned(),
+        "xfer: cannot read '/t/*': no match".to_owned(),
+        "xfer: cannot read '/*/*.png': no match".to_owned(),
         format!(
-            r#"xfer: cannot read "/7": no such file or directory; a port is followed by a colon: {account}:7:"#
+            "xfer: cannot read '/7': no such file or directory; a port is followed by a colon: {account}:7:"
         ),
-        r#"xfer: cannot read "/tree": it is a directory"#.to_owned(),
-        r#"xfer: cannot read "/tree/link": it is not a regular file"#.to_owned(),
+        "xfer: cannot read '/tree': it is a directory".to_owned(),
+        "xfer: cannot read '/tree/link': it is not a regular file".to_owned(),
     ];
     assert_eq!(lines, expected);
     let line = xfer(&world, &["ls", "{}:tree/link/a.txt"]).refused(1);
     assert!(line.ends_with("not a directory"), "a link is not followed: {line}");
     let line = xfer(&world, &["ls", "{}:tree/../tree"]).refused(2);
-    assert!(line.ends_with("a path can't have \"..\" in it"), "{line}");
+    assert!(line.ends_with("a path cannot have '..' in it"), "{line}");
     let line = xfer(&world, &["ls", "tree"]).refused(2);
     assert!(line.contains("write USER@HOST[:PORT]:PATH"), "{line}");
     // A port without a colon after it: the server is looked for at the usual one.

@@ -153,7 +153,7 @@ fn a_user_who_has_had_enough_waits_for_nothing_and_the_next_command_resumes() {
     let status = || world.server.command(&["session", "list"]).succeeded().stdout;
     wait_until("its session", PATIENCE, || status().contains("alice"));
     let line = world.xfer(&["ls", &format!("{account}:")]).refused(11);
-    assert!(line.contains("already mounted on"), "{line}");
+    assert!(line.contains("the account is in use on"), "{line}");
     wait_until("a process that ends in order", PATIENCE, || catches_interrupts(waiting.id()));
     let pid = rustix::process::Pid::from_raw(waiting.id() as i32).unwrap();
     rustix::process::kill_process(pid, Signal::INT).unwrap();

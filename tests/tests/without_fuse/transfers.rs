@@ -51,9 +51,9 @@ fn a_file_goes_where_the_last_argument_says() {
     xfer(&world, &["put", "one", "two", "{}:d"]).succeeded();
     assert_eq!(xfer(&world, &["cat", "{}:name", ":d/*"]).succeeded().stdout, "112");
     let line = xfer(&world, &["put", "one", "two", "{}:name"]).refused(1);
-    assert!(line.contains("cannot write to \"/name\": not a directory"), "{line}");
+    assert!(line.contains("cannot write to '/name': not a directory"), "{line}");
     let line = xfer(&world, &["put", "one", "{}:nothing/"]).refused(1);
-    assert!(line.contains("cannot write to \"/nothing\": no such file"), "{line}");
+    assert!(line.contains("cannot write to '/nothing': no such file"), "{line}");
     fs::create_dir(world.outside().join("here")).unwrap();
     xfer(&world, &["get", "{}:d/*", "here"]).succeeded();
     assert_eq!(names(&world.outside().join("here")), ["one", "two"]);
@@ -65,9 +65,9 @@ fn a_file_goes_where_the_last_argument_says() {
     let line = xfer(&world, &["put", "here", "{}:x"]).refused(1);
     assert!(line.contains("it is a directory; give -r"), "{line}");
     let line = xfer(&world, &["put", "nothing", "{}:x"]).refused(1);
-    assert_eq!(line, "xfer: cannot read \"nothing\": no such file or directory");
+    assert_eq!(line, "xfer: cannot read 'nothing': no such file or directory");
     let line = xfer(&world, &["put", "{}:name", "{}:x"]).refused(2);
-    assert!(line.contains("use xfer cp"), "{line}");
+    assert!(line.contains("use `xfer cp`"), "{line}");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn two_files_of_one_name_are_not_put_over_each_other() {
     let line = xfer(&world, &["put", "a/f", "b/f", "{}:"]).refused(1);
     assert_eq!(
         line,
-        "xfer: cannot transfer \"b/f\": another file of this command goes to the same place"
+        "xfer: cannot transfer 'b/f': another file of this command goes to the same place"
     );
     assert_eq!(xfer(&world, &["cat", "{}:f"]).succeeded().stdout, "one");
     xfer(&world, &["mkdir", "{}:d"]).succeeded();
@@ -254,7 +254,7 @@ fn without_room_a_file_is_refused_and_nothing_of_it_is_left() {
     write(&world, "big", bytes(8 << 20));
     xfer(&world, &["put", "small", "{}:"]).succeeded();
     let line = xfer(&world, &["put", "big", "{}:"]).refused(1);
-    assert!(line.contains("cannot write \"/big\": the quota is exceeded"), "{line}");
+    assert!(line.contains("cannot write '/big': the quota is exceeded"), "{line}");
     assert_eq!(xfer(&world, &["ls", "-a", "{}:"]).succeeded().stdout, "inbox\noutbox\nsmall\n");
     // The old file stays if the new one finds no room.
     let line = xfer(&world, &["put", "big", "{}:small"]).refused(1);
@@ -275,7 +275,7 @@ fn nothing_is_written_through_a_link_that_stands_in_the_way() {
     fs::create_dir(world.outside().join("here")).unwrap();
     symlink("../other", world.outside().join("here/d")).unwrap();
     let done = xfer(&world, &["get", "-r", "{}:tree/d", "here"]);
-    assert!(done.stderr.contains("cannot make \"here/d\": it exists already"), "{done}");
+    assert!(done.stderr.contains("cannot make 'here/d': it exists already"), "{done}");
     // A link that the user has named is followed.
     xfer(&world, &["get", "-r", "{}:tree/d/", "here/d/"]).succeeded();
     assert_eq!(read(&world, "other/d/f"), b"new");
@@ -284,7 +284,7 @@ fn nothing_is_written_through_a_link_that_stands_in_the_way() {
     xfer(&world, &["cp", "-r", "{}:tree", ":top"]).succeeded();
     let done = xfer(&world, &["get", "-r", "{}:top", "."]);
     assert_eq!(done.code, Some(1), "{done}");
-    assert!(done.stderr.contains("cannot make \"./top/d\": it exists already"), "{done}");
+    assert!(done.stderr.contains("cannot make './top/d': it exists already"), "{done}");
     assert_eq!(read(&world, "other/f"), b"old");
     // A file takes the place of a link.
     symlink("other/f", world.outside().join("f")).unwrap();

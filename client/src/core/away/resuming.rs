@@ -105,7 +105,7 @@ impl Core {
             Link::Up => return Err(Ending::Misbehaved("continued a session that has its link")),
         }
         if !can_be_granted(&grant.ids) {
-            return Err(Ending::Misbehaved("granted numbers that can't be"));
+            return Err(Ending::Misbehaved("granted numbers that cannot be"));
         }
         if grant.user != self.user {
             return Err(Ending::Misbehaved("continued another user's session"));

@@ -53,7 +53,7 @@ impl Core {
             ToClient::Quota(quota) => self.replica.table.set_quota(quota),
             ToClient::Ids(range) => {
                 if !self.uplink.numbers.add(range) {
-                    return Err(Ending::Misbehaved("granted numbers that can't be"));
+                    return Err(Ending::Misbehaved("granted numbers that cannot be"));
                 }
             }
             ToClient::Pong => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::drive::Client;
+use xfer_protocol::size;
 
 /// How long operations that wait may take to fail.
 const ANSWERED_MAX: Duration = Duration::from_millis(500);
@@ -24,8 +25,8 @@ impl Client {
         match self.lock().pending() {
             (0, _) => tracing::info!("this machine is about to sleep; everything is durable"),
             (ops, bytes) => tracing::warn!(
-                "this machine is about to sleep; {ops} changes ({bytes} bytes) are not durable, and \
-                 are sent when it wakes up"
+                "this machine is about to sleep; to be sent when it wakes up: {}",
+                size::changes(ops, bytes)
             ),
         }
     }

@@ -70,7 +70,7 @@ impl Client {
                 }
                 Err(error) => {
                     is_sound &= is_full(&error);
-                    let why = format!("changes can't be kept on this machine: {error}");
+                    let why = format!("changes cannot be kept on this machine: {error}");
                     if was_taken {
                         tracing::error!("{why}");
                     }
@@ -96,7 +96,7 @@ impl Client {
         let mut was_told = false;
         while let Err(error) = journal.replace(Vec::new()).await {
             if !std::mem::replace(&mut was_told, true) {
-                let line = "this mount can't go on before its journal on this machine is cleared";
+                let line = "this mount cannot go on before its journal on this machine is cleared";
                 self.lock().note_error(format!("{line}: {error}"));
             }
             tokio::select! {

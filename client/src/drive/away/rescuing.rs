@@ -9,6 +9,7 @@ use super::Writing;
 use crate::core::{Change, Ending, Trace};
 use crate::drive::Client;
 use xfer_protocol::Seq;
+use xfer_protocol::size;
 
 /// The pause after a rescue has failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -48,8 +49,8 @@ impl Client {
                 Err(error) if !was_told => {
                     was_told = true;
                     self.lock().note_error(format!(
-                        "{why}, so {ops} changes ({bytes} bytes) can't be made any more; they can't be \
-                         kept either, and stay in memory: {error}"
+                        "{why}; in memory, since neither sent nor kept: {}; {error}",
+                        size::changes(ops, bytes)
                     ));
                 }
                 Err(_) => {}

@@ -127,7 +127,7 @@ impl Client {
                     pending,
                     "the connection to the server is lost: {loss}; trying again"
                 ),
-                false => tracing::warn!(pending, "{loss}; programs wait until that one lets go"),
+                false => tracing::warn!(pending, "{loss}; programs wait until that one ends"),
             }
         }
         drop(core);
@@ -180,7 +180,7 @@ impl Client {
             let why = error.to_string();
             // Tries may fail in several ways by turns.
             if said.insert(why.clone()) {
-                tracing::info!("the tree can't be reached: {why}");
+                tracing::info!("the tree cannot be reached: {why}");
             }
             let pause = pauses.draw();
             let next = self.lock().now_after(pause);

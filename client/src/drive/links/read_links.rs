@@ -161,7 +161,7 @@ pub(in crate::drive) enum Unanswered {
     #[error("the server does not answer")]
     Late,
     /// The link to the server has been down for too long.
-    #[error("the server can't be reached")]
+    #[error("the server cannot be reached")]
     Unreachable,
     /// The session ended first.
     #[error("the connection was lost")]

@@ -119,7 +119,7 @@ fn setting(key: &str, value: &Value) -> Result<(&'static str, Setting), String> 
     let plain = key.replace('-', "_");
     let Some((name, takes)) = KNOWN.iter().find(|(name, _)| *name == plain) else {
         let known: Vec<_> = KNOWN.iter().map(|(name, _)| *name).collect();
-        return Err(format!("there is no setting {key:?}; there are: {}", known.join(", ")));
+        return Err(format!("there is no setting '{key}'; there are: {}", known.join(", ")));
     };
     let setting = Setting::parse(name, *takes, value).map_err(|why| format!("{key}: {why}"))?;
     Ok((name, setting))
@@ -127,7 +127,7 @@ fn setting(key: &str, value: &Value) -> Result<(&'static str, Setting), String> 
 
 /// The text of a file that no other user may write; `None` if there is none.
 fn text(path: &Path) -> Result<Option<String>, String> {
-    let failed = |error: io::Error| format!("the settings can't be read: {error}");
+    let failed = |error: io::Error| format!("the settings cannot be read: {error}");
     // A pipe that nobody writes to is not waited for.
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let file = match File::options().read(true).custom_flags(nonblocking).open(path) {
@@ -150,9 +150,9 @@ fn must_be_own(file: &Metadata, path: &Path) -> Result<(), String> {
     let (own, path) = (rustix::process::geteuid().as_raw(), path.display());
     match file.uid() == own || file.uid() == 0 {
         _ if !file.is_file() => Ok(()),
-        false => Err(format!("it belongs to another user; set it right with: chown {own} {path}")),
+        false => Err(format!("it belongs to another user; run: chown {own} {path}")),
         true if file.mode() & WRITABLE_BY_OTHERS != 0 => {
-            Err(format!("others may write to it; set it right with: chmod go-w {path}"))
+            Err(format!("others may write to it; run: chmod go-w {path}"))
         }
         true => Ok(()),
     }

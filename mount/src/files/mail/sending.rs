@@ -39,19 +39,19 @@ pub(in crate::files) fn send(line: SendLine) -> Result<(), Failure> {
             Either::Here(path) => here.push(path),
             Either::There(place) if place.account == account => there.push(place),
             Either::There(place) => {
-                let line = format!("{account} can't send what is in the tree of {}", place.account);
+                let line =
+                    format!("{account} cannot send what is in the tree of {}", place.account);
                 return Err(Failure::usage(line));
             }
         }
     }
     if let Some(wrong) = line.to.iter().find(|name| user::parse(name).is_none()) {
-        let line = format!("--to: '{}' can't be a user name: {}", shown(wrong), user::RULE);
+        let line = format!("--to: '{}' cannot be a user name: {}", shown(wrong), user::RULE);
         return Err(Failure::usage(line));
     }
     if line.note.as_ref().is_some_and(|note| !is_note(note.as_bytes())) {
         let line = format!(
-            "--note: a note has 1 to {NOTE_BYTES_MAX} bytes of text, without tabs and other control \
-             characters but line ends"
+            "--note: a note has 1 to {NOTE_BYTES_MAX} bytes of text, without control characters other than line ends"
         );
         return Err(Failure::usage(line));
     }
@@ -205,8 +205,8 @@ fn retry(account: &str, access: AccessLine) -> Result<(), Failure> {
 fn give(opened: &Opened, path: &Path, order: Order, verb: &str) {
     let Err(errno) = opened.tree.order(path, order) else { return };
     let why = match errno {
-        Errno::INVAL => "it is not in the outbox; xfer send sends other files".to_owned(),
-        Errno::EXIST => "it was sent already; xfer send sends it again".to_owned(),
+        Errno::INVAL => "it is not in the outbox; to send other files: xfer send".to_owned(),
+        Errno::EXIST => "it was sent already; to send it again: xfer send".to_owned(),
         Errno::BUSY => "a program is writing to it; try again when it has closed it".to_owned(),
         Errno::DQUOT => "the inbox is full; it is sent when there is room".to_owned(),
         errno => words(errno).to_string(),

@@ -87,7 +87,7 @@ impl Task {
                         Err(why) => {
                             let path = absolute(&arrival.path).display().to_string();
                             report.fail_line(&format!(
-                                "the command for \"{path}\" failed: {why}; it is run again with the \
+                                "the command for '{path}' failed: {why}; it is run again with the \
                                  next arrival"
                             ));
                         }

@@ -46,7 +46,7 @@ impl Told {
     /// If another process does it, or the file can't be used.
     pub(super) fn load(account: &str, purpose: &[u8]) -> Result<Told, Failure> {
         let Some(state) = state_directory() else {
-            let line = "there is no home directory, where it could be noted what is done already; set \
+            let line = "there is no home directory to keep in what is done already; set \
                         HOME or XDG_STATE_HOME";
             return Err(Failure::new(Exit::Other, line));
         };
@@ -62,7 +62,7 @@ impl Told {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
-                let line = "another xfer inbox does the same for this account already";
+                let line = "another `xfer inbox` does the same for this account already";
                 return Err(Failure::new(Exit::Other, line));
             }
             Err(errno) => return Err(cannot(errno.into())),

@@ -45,7 +45,7 @@ pub(in crate::files) fn find(account: &str, takeover: bool) -> Result<Option<Fou
             let other = status.other.as_deref().unwrap_or("another machine");
             let place = &status.mountpoint;
             let line = format!(
-                "{account}: mounted at {place}, but the mount on {other} has the tree; use that one, or \
+                "{account}: mounted at {place}, but the client on {other} has the tree; use that one, or \
                  take the tree from it with --takeover"
             );
             return Err(Failure::new(Exit::InUse, line));

@@ -75,7 +75,7 @@ fn fetch_all(
     let is_directory = fs::metadata(to).is_ok_and(|found| found.is_dir());
     let must_be_one = found.len() > 1 || to.as_os_str().as_encoded_bytes().ends_with(b"/");
     if must_be_one && !is_directory {
-        let line = format!("cannot write to \"{}\": not a directory", to.display());
+        let line = format!("cannot write to '{}': not a directory", to.display());
         return Err(Failure::new(Exit::Other, line));
     }
     let (mut jobs, mut directories) = (Vec::new(), Vec::new());

@@ -33,7 +33,7 @@ pub(in super::super) fn put(line: PutLine) -> Result<(), Failure> {
     let to = Place::parse(to)?;
     for text in from {
         if let Either::There(_) = Either::parse(text)? {
-            let line = "both are in the tree; use xfer cp, or write ./ before a file's name";
+            let line = "both are in the tree; use `xfer cp`, or write ./ before a file's name";
             return Err(Failure::usage(line));
         }
     }

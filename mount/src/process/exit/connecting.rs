@@ -115,7 +115,7 @@ mod tests {
         let in_use = EndpointError::Refused(Refusal::InUse { host, address, since });
         check(
             at(in_use),
-            "since 1970-01-01 00:00:00 UTC; use --takeover to take the tree from that one",
+            ", since 1970-01-01 00:00:00 UTC; use --takeover to take the tree from that one",
         );
         let invalid = EndpointError::Certificate("expired".to_owned());
         check(at(invalid), "expired; replace it, or trust it with --fingerprint");

@@ -47,7 +47,9 @@ impl Applying<'_> {
             (Kind::File | Kind::Symlink | Kind::Special | Kind::Directory, ..) => {
                 let there = fs::symlink_metadata(&path).map_err(|_| gone())?;
                 if there.ino() != item.ino {
-                    return Err(Skip::Conflict("has changed on the server, so it was left".into()));
+                    return Err(Skip::Conflict(
+                        "it has changed on the server, so it was left".into(),
+                    ));
                 }
             }
         }
@@ -57,7 +59,7 @@ impl Applying<'_> {
             return Ok(None);
         }
         if self.existing[index] == Existing::Changed {
-            let why = "has changed on the server, so its attributes were left";
+            let why = "it has changed on the server, so its attributes were left";
             return Err(Skip::Conflict(why.into()));
         }
         self.change(item.ino, What::Bytes, || Ok(set_attributes(&path, &item.attributes)?))?;
@@ -143,7 +145,7 @@ impl Applying<'_> {
         }
         if !bytes.is_whole {
             return Err(Skip::Conflict(format!(
-                "has changed on the server or is gone, so the parts that are kept were not written \
+                "it has changed on the server or is gone, so the parts that are kept were not written \
                  to it; they are in {}",
                 source.display()
             )));
@@ -152,7 +154,7 @@ impl Applying<'_> {
         let is_new = |other: &&PathBuf| !item.was.iter().any(|was| self.at(was) == **other);
         self.link_all(&beside, making.others.iter().filter(is_new).cloned())?;
         let name = beside.file_name().unwrap_or_default().to_string_lossy();
-        Ok(Some(format!("has changed on the server, so it was put beside it, as {name}")))
+        Ok(Some(format!("it has changed on the server, so it was put beside it, as {name}")))
     }
 
     /// Makes a file that is not there yet. It has its first name last, so if this is interrupted, the
@@ -196,7 +198,7 @@ fn is_no_directory(path: &Path) -> bool {
 fn unknown_parts(bytes: &FileBytes) -> Note {
     (!bytes.unknown.is_empty()).then(|| {
         "parts of it were copied on the server from bytes that are not kept, and are zeros or old \
-         now; see `xfer rescue show`"
+         now; see: xfer rescue show"
             .to_owned()
     })
 }

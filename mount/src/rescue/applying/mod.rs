@@ -255,7 +255,7 @@ impl<'a> Applying<'a> {
         // tree.
         if is.lock().is_some_and(|is| is != State::of(&before)) {
             return Err(Skip::Conflict(
-                "has changed on the server just now, so it was left".into(),
+                "it has changed on the server just now, so it was left".into(),
             ));
         }
         self.own.begin(&before, what)?;
@@ -345,7 +345,7 @@ fn node_at(places: &[PathBuf], ino: u64) -> io::Result<Option<(Metadata, &Path)>
 }
 
 fn gone() -> Skip {
-    Skip::Conflict("is not on the server any more".into())
+    Skip::Conflict("it is not on the server any more".into())
 }
 
 fn in_the_way() -> Skip {

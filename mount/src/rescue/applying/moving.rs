@@ -57,7 +57,7 @@ impl Applying<'_> {
                     left.remove(&index);
                     failed.insert(index);
                     let line = format!(
-                        "was to be moved to {}, where something else is now",
+                        "it was to be moved to {}, where something else is now",
                         place.display()
                     );
                     outcome.skipped.push(format!("{}: {line}", items[index].name()));
@@ -144,7 +144,7 @@ impl Applying<'_> {
                     _ if self.taken.contains(&path) => {}
                     _ => {
                         return Err(Skip::Conflict(
-                            "was to be removed, but has changed on the server, so it was left"
+                            "it was to be removed, but has changed on the server, so it was left"
                                 .into(),
                         ));
                     }
@@ -176,7 +176,7 @@ impl Applying<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) if self.taken.contains(&path) => {}
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                    let why = "was to be removed, but is not empty, so it was left";
+                    let why = "it was to be removed, but is not empty, so it was left";
                     return Err(Skip::Conflict(why.into()));
                 }
                 removed => removed?,

@@ -51,7 +51,7 @@ impl<'a, N: Fn(&Contents) -> io::Result<()>> Progress<'a, N> {
                 let item = &mut contents.items[*index];
                 if item.applied {
                     item.applied = false;
-                    outcome.failed.push(format!("{}: is not durable: {error}", item.name()));
+                    outcome.failed.push(format!("{}: it is not durable: {error}", item.name()));
                 }
             }
         }

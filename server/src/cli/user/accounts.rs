@@ -11,7 +11,7 @@ use xfer_store::{Account, Change, NewAccount, Revoked, StoreError};
 
 use super::invite;
 use super::ledger::{Context, Ledger, find, tell};
-use super::limits::{INBOX, Limit};
+use super::limits::{self, INBOX, Limit};
 use crate::login::password;
 use crate::moment;
 use crate::program::control::Command;
@@ -73,14 +73,19 @@ pub fn add(
         (Entry::Invitation(host), Some(account)) => {
             invite::invite(context, &ledger, &account, host.as_ref())
         }
-        (Entry::Password, _) | (Entry::Invitation(_), None) => Ok(()),
+        (Entry::Password, _) | (Entry::Invitation(_), None) => {
+            context
+                .console
+                .note(&format!("{name} is added; quota: {}", limits::said(quota, "node")));
+            Ok(())
+        }
     }
 }
 
 /// Reads the name of an account that is to be.
 pub fn parse_new(name: &str) -> Result<Name, Failure> {
     user::parse(name).ok_or_else(|| {
-        Failure::new(Exit::Usage, format!("{name:?} is not a user name; use {}", user::RULE))
+        Failure::new(Exit::Usage, format!("'{name}' is not a user name; use {}", user::RULE))
     })
 }
 
@@ -101,11 +106,15 @@ pub fn set_password(context: &mut Context<'_>, name: &str, keys: KeysThen) -> Re
     let (ledger, account) = find(context, name)?;
     let hash = hash(context)?;
     let count = ledger.waiter.wait(ledger.keys().of(account.id))?.len();
-    if are_revoked(context, &account, keys, count)? {
+    let are_revoked = are_revoked(context, &account, keys, count)?;
+    if are_revoked {
         ledger.waiter.wait(ledger.keys().revoke(account.id, Revoked::AllBut(None)))?;
     }
     ledger.change(&account, Change::Password(hash))?;
-    tell(context, Command::AccountChanged { user: name.to_owned() })
+    tell(context, Command::AccountChanged { user: name.to_owned() })?;
+    let revoked = if are_revoked && count > 0 { ", and all keys are revoked" } else { "" };
+    context.console.note(&format!("the password of {name} is set{revoked}"));
+    Ok(())
 }
 
 fn are_revoked(
@@ -148,10 +157,12 @@ pub enum Switch {
 pub fn take_passwords(context: &mut Context<'_>, name: &str, on: Switch) -> Result<(), Failure> {
     let (ledger, account) = find(context, name)?;
     ledger.change(&account, Change::TakesPasswords(on == Switch::On))?;
+    let ways = if on == Switch::On { "a password or by keys" } else { "keys alone" };
+    context.console.note(&format!("{name} logs in by {ways}"));
     let keys = ledger.waiter.wait(ledger.keys().of(account.id))?;
     if on == Switch::Off && keys.is_empty() {
         context.console.note(&format!(
-            "no machine of {name} has a key, so {name} can't log in now; run: xfer-server user \
+            "no machine of {name} has a key, so {name} cannot log in now; run: xfer-server user \
              invite {name}"
         ));
     }
@@ -166,7 +177,15 @@ pub fn disable(
 ) -> Result<(), Failure> {
     let (ledger, account) = find(context, name)?;
     ledger.change(&account, Change::DisabledFrom(from))?;
-    tell(context, Command::AccountChanged { user: name.to_owned() })
+    tell(context, Command::AccountChanged { user: name.to_owned() })?;
+    context.console.note(&match from {
+        Some(from) if from > SystemTime::now().into() => {
+            format!("{name} is disabled from {} on", moment::display(from.secs()))
+        }
+        Some(_) => format!("{name} is disabled; to undo that: xfer-server user enable {name}"),
+        None => format!("{name} is not disabled, and does not expire"),
+    });
+    Ok(())
 }
 
 /// Sets when an account expires, if ever. One that is disabled already stays so.

@@ -39,7 +39,7 @@ impl FromStr for Host {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Host, &'static str> {
-        const RULE: &str = "a host name, or an address (IPv6 in brackets), maybe with :PORT";
+        const RULE: &str = "give a host name, or an address (IPv6 in brackets), maybe with :PORT";
         let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((address, port)) => {
                 let _: Ipv6Addr = address.parse().map_err(|_| RULE)?;

@@ -59,7 +59,9 @@ impl FromStr for Days {
     fn from_str(text: &str) -> Result<Days, &'static str> {
         match text {
             "never" => Ok(Days(None)),
-            text => text.parse().map(|days| Days(Some(days))).map_err(|_| "a number, or never"),
+            text => {
+                text.parse().map(|days| Days(Some(days))).map_err(|_| "give a number, or never")
+            }
         }
     }
 }
@@ -92,6 +94,11 @@ pub fn run(context: &mut Context<'_>, command: Keys) -> Result<(), Failure> {
             let known = find(&ledger, &account, &key)?;
             let set = ledger.keys().set_expiry(account.id, known.key, within.later());
             ledger.waiter.wait(set)?;
+            let expires = match within.later() {
+                Some(at) => format!("expires at {}", moment::display(at.secs())),
+                None => "does not expire".to_owned(),
+            };
+            context.console.note(&format!("key {} of {name} {expires}", short(&known)));
             Ok(())
         }
     }
@@ -111,12 +118,15 @@ fn list(context: &mut Context<'_>, name: &str, json: bool) -> Result<(), Failure
 /// Revokes one key or all, and has the running server end the sessions that they began.
 fn revoke(context: &mut Context<'_>, name: &str, key: Option<&str>) -> Result<(), Failure> {
     let (ledger, account) = ledger::find(context, name)?;
-    let which = match key {
-        Some(key) => Revoked::Key(find(&ledger, &account, key)?.key),
-        None => Revoked::AllBut(None),
-    };
+    let known = key.map(|key| find(&ledger, &account, key)).transpose()?;
+    let which = known.as_ref().map_or(Revoked::AllBut(None), |known| Revoked::Key(known.key));
     ledger.waiter.wait(ledger.keys().revoke(account.id, which))?;
-    ledger::tell(context, Command::AccountChanged { user: name.to_owned() })
+    ledger::tell(context, Command::AccountChanged { user: name.to_owned() })?;
+    context.console.note(&match known {
+        Some(known) => format!("key {} of {name} is revoked", short(&known)),
+        None => format!("all keys of {name} are revoked"),
+    });
+    Ok(())
 }
 
 fn all(ledger: &Ledger, account: &Account) -> Result<Vec<DeviceKey>, Failure> {
@@ -131,11 +141,12 @@ fn find(ledger: &Ledger, account: &Account, text: &str) -> Result<DeviceKey, Fai
     match (meant.pop(), meant.is_empty()) {
         (Some(known), true) => Ok(known),
         (Some(_), false) => {
-            let line = format!("{text:?} means several keys of {name}; give more of the key");
+            let line = format!("'{text}' means several keys of {name}; give more of the key");
             Err(Failure::new(Exit::Usage, line))
         }
         (None, _) => {
-            let line = format!("{name} has no key {text:?}; see xfer-server user keys list {name}");
+            let line =
+                format!("{name} has no key '{text}'; see: xfer-server user keys list {name}");
             Err(Failure::new(Exit::NoUser, line))
         }
     }

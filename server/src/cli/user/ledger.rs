@@ -182,7 +182,7 @@ pub fn find(context: &Context<'_>, name: &str) -> Result<(Ledger, Account), Fail
     match ledger.removed_of(&parsed)? {
         Some(_) => {
             let line = format!(
-                "there is no user {name:?} any more; to bring back the one that was removed: \
+                "there is no user '{name}' any more; to bring back the one that was removed: \
                  xfer-server user restore {name}"
             );
             Err(Failure::new(Exit::NoUser, line))
@@ -194,8 +194,8 @@ pub fn find(context: &Context<'_>, name: &str) -> Result<(Ledger, Account), Fail
 /// The failure for an unknown account, whose name may even be invalid.
 pub fn no_user(name: &str) -> Failure {
     let line = match user::parse(name) {
-        Some(_) => format!("there is no user {name:?}; see xfer-server user list"),
-        None => format!("{name:?} is not a user name; use {}", user::RULE),
+        Some(_) => format!("there is no user '{name}'; see: xfer-server user list"),
+        None => format!("'{name}' is not a user name; use {}", user::RULE),
     };
     Failure::new(Exit::NoUser, line)
 }

@@ -30,7 +30,7 @@ impl FromStr for Limit {
         if text == "none" {
             return Ok(Limit(Quota::UNLIMITED));
         }
-        let bytes = size::parse(text).ok_or("a size like 10GiB, or none")?;
+        let bytes = size::parse(text).ok_or("give a size like 10GiB, or none")?;
         Ok(Limit(Quota { bytes, nodes: NODES }))
     }
 }
@@ -45,7 +45,7 @@ impl FromStr for Bound {
     fn from_str(text: &str) -> Result<Bound, &'static str> {
         match text {
             "none" => Ok(Bound(u64::MAX)),
-            text => text.parse().map(Bound).map_err(|_| "a number, or none"),
+            text => text.parse().map(Bound).map_err(|_| "give a number, or none"),
         }
     }
 }
@@ -101,7 +101,6 @@ pub struct Limits {
 impl Limits {
     /// Those of an account.
     pub fn of(account: &Account) -> Limits {
-        let bound = |bound: u64| (bound != u64::MAX).then_some(bound);
         let Account { usage, quota, waiting, inbox, .. } = account;
         Limits {
             used_bytes: usage.bytes,
@@ -129,6 +128,23 @@ impl Limits {
             count("items in the inbox", self.inbox_used_items, self.inbox_quota_items),
         ]
     }
+}
+
+/// A quota in words, of bytes and of as many things.
+pub fn said(quota: Quota, one: &str) -> String {
+    let Quota { bytes, nodes } = quota;
+    let nodes = bound(nodes).map(|nodes| size::count(nodes, one));
+    match (bound(bytes), nodes) {
+        (Some(bytes), Some(nodes)) => format!("{} and {nodes}", size::display(bytes)),
+        (Some(bytes), None) => size::display(bytes),
+        (None, Some(nodes)) => nodes,
+        (None, None) => "none".to_owned(),
+    }
+}
+
+/// A bound, unless it is as good as none.
+fn bound(bound: u64) -> Option<u64> {
+    Some(bound).filter(|bound| *bound != u64::MAX)
 }
 
 /// Shows a bound.
@@ -167,7 +183,11 @@ pub fn quota(
         Shape::Json => {
             output::print_json(context.console, &Named { name: account.name.to_string(), limits })
         }
-        Shape::Table if are_set => Ok(()),
+        Shape::Table if are_set => {
+            let (quota, inbox) = (said(account.quota, "node"), said(account.inbox, "item"));
+            context.console.note(&format!("quota of {name}: {quota}; of the inbox: {inbox}"));
+            Ok(())
+        }
         Shape::Table => table::print(context.console, ["", "USED", "MAX"], &limits.rows()),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use xfer_protocol::message::DeviceKey;
 use xfer_protocol::{Timestamp, size};
 use xfer_store::{Account, WrongPasswords};
 
@@ -35,6 +36,9 @@ struct User {
     #[serde(flatten)]
     limits: Limits,
     takes_passwords: bool,
+    has_password: bool,
+    /// The number of keys by which machines can log in.
+    keys: usize,
     disabled: bool,
     /// When it is disabled, or was.
     disabled_from_secs: Option<i64>,
@@ -75,7 +79,7 @@ pub fn list(context: &mut Context<'_>, shape: Shape) -> Result<(), Failure> {
             print(context.console, &listing)?;
             if listing.removed_users > 0 {
                 context.console.note(&format!(
-                    "removed users that are kept: {}, with {}; see xfer-server user list --removed",
+                    "removed users that are kept: {}, with {}; see: xfer-server user list --removed",
                     listing.removed_users,
                     size::display(listing.removed_bytes)
                 ));
@@ -90,15 +94,21 @@ fn gather(context: &mut Context<'_>) -> Result<Listing, Failure> {
     let now = Timestamp::from(SystemTime::now());
     let accounts = ledger.list()?;
     let mut mounted = mounted(context, &ledger, &accounts)?;
-    let users = accounts.into_iter().map(|account| User {
-        name: account.name.to_string(),
-        limits: Limits::of(&account),
-        takes_passwords: account.takes_passwords,
-        disabled: account.is_disabled(now),
-        disabled_from_secs: account.disabled_from.map(Timestamp::secs),
-        session: mounted.remove(&account.name.to_string()),
+    let is_good = |key: &DeviceKey| key.expires.is_none_or(|at| at > now);
+    let users = accounts.into_iter().map(|account| {
+        let keys = ledger.waiter.wait(ledger.keys().of(account.id))?;
+        Ok(User {
+            name: account.name.to_string(),
+            limits: Limits::of(&account),
+            takes_passwords: account.takes_passwords,
+            has_password: account.password.is_some(),
+            keys: keys.iter().filter(|key| is_good(key)).count(),
+            disabled: account.is_disabled(now),
+            disabled_from_secs: account.disabled_from.map(Timestamp::secs),
+            session: mounted.remove(&account.name.to_string()),
+        })
     });
-    let users = users.collect();
+    let users = users.collect::<Result<_, Failure>>()?;
     let mut failures = ledger.wrong_passwords()?;
     // Counts for single users come first, those for all users of an address last.
     failures.sort_by_key(|failures| failures.user.is_empty());
@@ -204,13 +214,14 @@ fn user_row(user: &User) -> [String; 11] {
     ]
 }
 
-/// How a user may log in, in one word or two.
+/// How a user can log in, in one word or two.
 fn login(user: &User) -> String {
     match user.disabled_from_secs {
         Some(_) if user.disabled => "disabled".to_owned(),
         Some(from) => format!("until {}", moment::display(from)),
-        None if user.takes_passwords => "yes".to_owned(),
-        None => "by keys".to_owned(),
+        None if user.takes_passwords && user.has_password => "yes".to_owned(),
+        None if user.keys > 0 => "by keys".to_owned(),
+        None => "no".to_owned(),
     }
 }
 

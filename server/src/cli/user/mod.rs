@@ -103,7 +103,7 @@ pub(super) enum User {
     Passwords {
         /// The user's name
         name: String,
-        /// on or off
+        /// On or off
         on: accounts::Switch,
     },
     /// Remove a user; asks for the name once more

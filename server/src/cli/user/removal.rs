@@ -51,9 +51,10 @@ pub fn remove(
     match fate {
         Fate::Kept if days > 0 => {
             let what = format!(
-                "This removes {name}: {name} can't log in or be sent to any more. What {name} stores \
-                 ({}) is kept for {days} days.",
-                amount(&account)
+                "This removes {name}: {name} cannot log in or be sent to any more. What {name} stores \
+                 ({}) is kept for {}.",
+                amount(&account),
+                size::count(days.into(), "day")
             );
             confirm(context, &account.name, &what, consent)?;
             keep(context, &ledger, &account)
@@ -66,7 +67,10 @@ pub fn remove(
             let told = tell(context, &account.name);
             match ledger.delete(account.id) {
                 // The server was faster, as it keeps removed accounts for no day.
-                Ok(()) | Err(StoreError::NoAccount) => told,
+                Ok(()) | Err(StoreError::NoAccount) => {
+                    context.console.note(&format!("{name} is deleted for good"));
+                    told
+                }
                 Err(error) => Err(error.into()),
             }
         }
@@ -121,7 +125,9 @@ pub fn delete(
         // It was restored, or deleted, meanwhile.
         StoreError::NoAccount => not_kept(name, Some(number)),
         other => other.into(),
-    })
+    })?;
+    context.console.note(&format!("the removed {name} with number {number} is deleted for good"));
+    Ok(())
 }
 
 /// Brings a removed account back.
@@ -154,7 +160,7 @@ pub fn restore(
     ));
     if account.password.is_none() || !account.takes_passwords {
         context.console.note(&format!(
-            "{new_name} can't log in by a password; run: xfer-server user invite {new_name}"
+            "{new_name} cannot log in by a password; run: xfer-server user invite {new_name}"
         ));
     }
     if account.is_disabled(SystemTime::now().into()) {
@@ -190,7 +196,7 @@ fn choose(
 fn not_kept(name: &str, number: Option<u64>) -> Failure {
     let number = number.map(|number| format!(" with number {number}")).unwrap_or_default();
     let line =
-        format!("no removed user {name:?}{number} is kept; see xfer-server user list --removed");
+        format!("no removed user '{name}'{number} is kept; see: xfer-server user list --removed");
     Failure::new(Exit::NoUser, line)
 }
 
@@ -205,7 +211,7 @@ fn for_good(account: &Account) -> String {
 
 fn amount(account: &Account) -> String {
     let Usage { nodes, bytes } = account.usage;
-    format!("{nodes} files, directories and links, with {}", size::display(bytes))
+    format!("{}, {}", size::count(nodes, "node"), size::display(bytes))
 }
 
 /// Asks the administrator to type the name of the account that is about to be removed.

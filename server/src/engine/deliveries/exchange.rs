@@ -40,7 +40,7 @@ impl Exchange {
             Ok(Reserved::NoUser) => Err(ReadError::NoUser),
             Ok(Reserved::Over) => Err(ReadError::Ended),
             Err(error) => {
-                tracing::error!(%error, "an inbox can't be read");
+                tracing::error!(%error, "an inbox cannot be read");
                 Err(ReadError::Storage)
             }
         }

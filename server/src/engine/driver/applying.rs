@@ -10,9 +10,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xfer_protocol::Seq;
 use xfer_protocol::limits::{FRAME_OPS_MAX, WRITE_BYTES_MAX};
 use xfer_protocol::tree::{Action, Need, Op, Room};
+use xfer_protocol::{Seq, size};
 use xfer_store::{Effect, Stop, StoreError, Undone};
 
 use crate::engine::driver::over::{Over, no_tree, ordered};
@@ -157,7 +157,7 @@ impl Frame {
                 Pause::Missing(needs) => {
                     let need = needs.first().cloned().map(|need| (self.planned, need));
                     if need == loaded {
-                        return Err(Over::Failed(Trouble::of_server("a row can't be loaded")));
+                        return Err(Over::Failed(Trouble::of_server("a row cannot be loaded")));
                     }
                     loaded = need;
                     load(&stores.store, &session.tree, needs)
@@ -229,7 +229,7 @@ fn halted(session: &Session, halt: Halt) -> Over {
         Halt::Full { seq } => Over::NoRoom(seq),
         Halt::Protocol(what) => Over::Protocol(what.to_owned()),
         Halt::Storage(error) => {
-            tracing::error!(user = %session.user(), %error, "an op can't be applied");
+            tracing::error!(user = %session.user(), %error, "an op cannot be applied");
             Over::Failed(Trouble::from(&error))
         }
     }
@@ -243,7 +243,7 @@ fn check(applied: Seq, first: Seq, ops: &[Op], payload_len: usize) -> Result<(),
         return Err(format!("{} ops in a frame", ops.len()));
     }
     if let Some(len) = ops.iter().map(data_len).find(|len| *len > WRITE_BYTES_MAX) {
-        return Err(format!("a write of {len} bytes"));
+        return Err(format!("a write of {}", size::display(len as u64)));
     }
     if ops.iter().map(data_len).sum::<usize>() != payload_len {
         return Err("the payload is not the data of the writes".to_owned());

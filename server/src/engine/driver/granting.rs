@@ -66,7 +66,7 @@ impl Granting {
         let seen = match self.stores.space.look().await {
             Ok(seen) => seen,
             Err(error) => {
-                tracing::warn!(%error, "the disk's room is not known");
+                tracing::warn!(%error, "the free space of the store's disk is not known");
                 return Ok(None);
             }
         };

@@ -178,7 +178,9 @@ impl Driver {
     /// Answers a client that waits for room on the disk.
     async fn grant_room(&self, wanted: Room) -> Result<(), Over> {
         let Some((disk, limit)) = self.granting.room(Some(wanted)).await? else {
-            return Err(Over::Failed(Trouble::of_server("the disk's room can't be asked for")));
+            return Err(Over::Failed(Trouble::of_server(
+                "the free space of the store's disk cannot be asked for",
+            )));
         };
         self.session.tell(ToClient::Room { disk, limit });
         Ok(())

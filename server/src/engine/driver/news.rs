@@ -30,7 +30,7 @@ pub(crate) async fn tell_news(
         while arrived {
             let look = deliveries.waiting(session.account(), last_told, ARRIVALS_COUNT);
             let waiting = look.await.unwrap_or_else(|error| {
-                tracing::error!(user = %session.user(), %error, "an inbox can't be read");
+                tracing::error!(user = %session.user(), %error, "an inbox cannot be read");
                 Vec::new()
             });
             arrived = waiting.len() == ARRIVALS_COUNT;

@@ -197,7 +197,7 @@ mod tests {
                 Over::Ordered(taken_over()),
                 None,
                 "session gives its seat up",
-                "taken over by a mount on desk (192.0.2.1)",
+                "taken over by a client on desk (192.0.2.1)",
             ),
             (
                 Over::Ordered(EndReason::Continued),

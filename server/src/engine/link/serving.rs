@@ -160,7 +160,7 @@ impl Engine {
             Ok(None) => Some(Refusal::NoSession),
             Ok(Some(_)) => None,
             Err(error) => {
-                tracing::error!(user = %proved.user, %error, "a session can't be forgotten");
+                tracing::error!(user = %proved.user, %error, "a session cannot be forgotten");
                 Some(Refusal::Internal)
             }
         }
@@ -184,7 +184,7 @@ impl Engine {
         };
         let known = self.stores.store.trees.resumable(account).await;
         let known = known.unwrap_or_else(|error| {
-            tracing::error!(%error, "a session can't be looked up");
+            tracing::error!(%error, "a session cannot be looked up");
             None
         });
         let known = known.map(|known| known.session);
@@ -198,7 +198,7 @@ impl Engine {
     /// their clients had been lost when the server started.
     async fn find_standing(&self, account: AccountId, user: &Name) -> Result<(), Refusal> {
         self.note_standing(account, user).await.map_err(|error| {
-            tracing::error!(%user, %error, "a session can't be looked up");
+            tracing::error!(%user, %error, "a session cannot be looked up");
             Refusal::Internal
         })
     }
@@ -306,7 +306,7 @@ struct Open {
 async fn answer<W: AsyncWrite + Unpin>(writer: &mut W, opened: &Opened) -> bool {
     let sent = send(writer, opened, &[], Bounds::OPEN).await;
     if let Err(error) = &sent {
-        tracing::debug!(%error, "an opening can't be answered");
+        tracing::debug!(%error, "an opening cannot be answered");
     }
     sent.is_ok()
 }

@@ -50,7 +50,7 @@ impl Engine {
         let _turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::Stopping)?;
         let proved = self.check_proof(resuming).await;
         proved.unwrap_or_else(|error| {
-            tracing::error!(%error, "a session can't be looked up");
+            tracing::error!(%error, "a session cannot be looked up");
             Err(Refusal::Internal)
         })
     }

@@ -129,7 +129,7 @@ fn refusal_of(session: &Session, error: StoreError) -> Refusal {
     if matches!(error, StoreError::Claimed) {
         return Refusal::Claimed;
     }
-    tracing::error!(user = %session.user(), %error, "a session can't begin");
+    tracing::error!(user = %session.user(), %error, "a session cannot begin");
     Refusal::Internal
 }
 

@@ -29,7 +29,7 @@ impl Damage {
         let path = match trees.path(account, ino).await {
             Ok(Some(names)) => shown(&names),
             Ok(None) => format!("node {ino}, which has no name on the disk"),
-            Err(error) => format!("node {ino}, whose name can't be read ({error})"),
+            Err(error) => format!("node {ino}, whose name cannot be read ({error})"),
         };
         tracing::error!(%user, path, %error, "a file is damaged; bring back a backup");
     }

@@ -62,7 +62,7 @@ pub(crate) async fn attempt<T>(
         };
         let first = needs.first().cloned();
         if first == loaded {
-            return Err(StoreError::Database(format!("{first:?} can't be loaded")).into());
+            return Err(StoreError::Database(format!("{first:?} cannot be loaded")).into());
         }
         load(store, holder, needs).await?;
         loaded = first;
@@ -91,7 +91,7 @@ pub(crate) async fn make_room(
     let seen = match stores.space.look().await {
         Ok(seen) => seen,
         Err(error) => {
-            tracing::warn!(%error, "the disk's room is not known");
+            tracing::warn!(%error, "the free space of the store's disk is not known");
             return Ok(false);
         }
     };

@@ -15,6 +15,6 @@ pub(crate) fn unmade(error: Unmade) -> ReadError {
 
 /// Converts a failure of the store. The client learns no details; they are logged.
 pub(crate) fn storage(error: StoreError) -> ReadError {
-    tracing::error!(%error, "a question can't be answered");
+    tracing::error!(%error, "a question cannot be answered");
     ReadError::Storage
 }

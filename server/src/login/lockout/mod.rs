@@ -184,7 +184,7 @@ impl Lockouts {
             return Stored::new();
         }
         let stored = self.store.of(unknown.clone()).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "wrong passwords can't be read");
+            tracing::error!(%error, "wrong passwords cannot be read");
             Vec::new()
         });
         let streaks = stored.into_iter().map(|one| one.map(|one| self.stored_streak(&one)));
@@ -206,7 +206,7 @@ impl Lockouts {
                 let stored = some.iter().map(|(pair, streak)| self.to_stored(pair, *streak));
                 // A failing store must not lock users out; the counts in memory go on.
                 if let Err(error) = self.store.set(stored.collect()).await {
-                    tracing::error!(%error, "wrong passwords can't be written down");
+                    tracing::error!(%error, "wrong passwords cannot be written down");
                 }
                 let mut state = self.lock();
                 some.iter().for_each(|(pair, streak)| state.is_written(pair, *streak));
@@ -268,7 +268,7 @@ impl Lockouts {
             sources: forgotten_before(Rule::SOURCE),
         };
         if let Err(error) = self.store.forget(before).await {
-            tracing::error!(%error, "old wrong passwords can't be removed");
+            tracing::error!(%error, "old wrong passwords cannot be removed");
         }
     }
 }

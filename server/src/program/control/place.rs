@@ -26,7 +26,7 @@ impl FromStr for AdminSocket {
         match text {
             "off" => Ok(AdminSocket::Off),
             path if path.starts_with('/') => Ok(AdminSocket::At(path.into())),
-            _ => Err("a path that begins with /, or off"),
+            _ => Err("give a path that begins with /, or off"),
         }
     }
 }

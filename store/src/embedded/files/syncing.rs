@@ -68,7 +68,7 @@ impl FileStore {
     /// Finds the contents that lost data in a failed sync of the file system. Those that are not in
     /// `asked` are marked, and fail at their next sync.
     fn attribute(&self, asked: &[ContentId], error: Errno, failures: &mut Failures) {
-        tracing::error!(%error, "the store's file system can't be synced; each file is");
+        tracing::error!(%error, "the store's file system cannot be synced; each file is");
         let changed = self.unsynced.lock().contents();
         let (held, closed) = self.held(&changed);
         let mut lost = Failures::new();

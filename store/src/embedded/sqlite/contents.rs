@@ -89,7 +89,7 @@ pub(super) fn refer(
         }
         (None, refs) => {
             if is_garbage(transaction, content)? {
-                return Err(wrong("is garbage and can't be referred to"));
+                return Err(wrong("is garbage and cannot be referred to"));
             }
             change(transaction, "INSERT INTO contents (id, refs) VALUES (?, ?)", [id, refs])?;
             Ok(())

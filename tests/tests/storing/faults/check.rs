@@ -54,9 +54,9 @@ fn a_store_that_was_used_has_no_faults_beside_its_server_and_without_it() {
     mount.shell("mkdir d && seq 1000 > d/f && cp d/f outbox/bob/ && exec 9> d/open && rm d/open");
     let looked = world.server.command(&["check"]).succeeded();
     assert_eq!(looked.stdout, "");
-    assert!(looked.stderr.starts_with("looked at 2 users, with "), "{looked}");
+    assert!(looked.stderr.starts_with("looked at 2 users with "), "{looked}");
     let looked = world.server.command(&["check", "alice"]).succeeded();
-    assert!(looked.stderr.starts_with("looked at 1 user, with "), "{looked}");
+    assert!(looked.stderr.starts_with("looked at 1 user with "), "{looked}");
     mount.unmount();
     world.server.terminate();
     assert_eq!(found_in(world.server.store()), []);
