@@ -124,13 +124,46 @@ start_server() {
     await_server
 }
 
-log_in_and_mount() {
-    step "a user is invited, logs in and mounts"
+log_in() {
+    step "a user is invited and logs in"
     start_server
     inside useradd --create-home ann
     local line
     line=$(inside xfer-server user add ann --invite --host "127.0.0.1:$port" 2>/dev/null)
     echo "a good password" | as_user "$line --password-stdin"
+}
+
+# As a container or a script does, where there is neither the device nor the program for it.
+work_without_fuse() {
+    step "files without FUSE"
+    mv "$machine/dev/fuse" "$machine/usr/bin/fusermount3" "$machine/srv/"
+    as_user "xfer-mount ann@127.0.0.1:$port /tmp" 2>/dev/null && fail "a mount without FUSE"
+    as_user "tree=ann@127.0.0.1:$port:"'
+        cd
+        seq 100000 >numbers
+        mkdir back
+        xfer mkdir "${tree}some"
+        xfer put numbers "${tree}some/"
+        xfer cp "${tree}some/numbers" :copy
+        xfer mv "${tree}copy" :moved
+        xfer ls "$tree" | grep -x moved
+        xfer stat "${tree}moved"
+        xfer find "$tree" | grep numbers
+        xfer du -s "$tree"
+        [[ $(xfer head -n 1 "${tree}moved") == 1 && $(xfer cat "${tree}moved" | wc -l) == 100000 ]]
+        xfer get -r "${tree}some" back
+        cmp numbers back/some/numbers
+        xfer rm -r "${tree}some" "${tree}moved"
+        [[ $(xfer ls "$tree" | grep -c -e some -e moved) == 0 ]]
+        xfer outbox "${tree%:}"
+        xfer inbox "${tree%:}"
+        rm -r numbers back' >/dev/null
+    mv "$machine/srv/fuse" "$machine/dev/"
+    mv "$machine/srv/fusermount3" "$machine/usr/bin/"
+}
+
+mount_both() {
+    step "both ways to mount"
     as_user "mkdir ~/remote && xfer-mount ann@127.0.0.1:$port ~/remote"
     # Root mounts another account with mount(8).
     echo "another password" | inside xfer-server user add bob --password-stdin
@@ -461,7 +494,9 @@ check_programs
 make_debian
 install_packages_in_it
 set_up
-log_in_and_mount
+log_in
+work_without_fuse
+mount_both
 manage_without_root
 send before
 upgrade
