@@ -5,8 +5,8 @@
 //!
 //! Reading order: this file (the messages), `directory` (where sockets are), `claim` (one process
 //! at a time mounts at a place), `serve` (the mount's side), `call` (one question to it), `find`
-//! (which mount a path refers to), `node` (what the kernel does not tell of a node), `unserved` (what to say if to none that runs), `leaving` (before an
-//! unmount), `commands` (the side of `xfer`), `status` (`xfer status`), `stats` (`xfer stats`), `show` (output for people).
+//! (which mount a path refers to), `node` (what the kernel does not tell of a node), `unserved` (what to
+//! say if to none that runs), `leaving` (before an unmount), `commands` (the side of `xfer`), `status` (`xfer status`), `stats` (`xfer stats`), `show` (output for people).
 
 mod call;
 mod claim;

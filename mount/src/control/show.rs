@@ -14,8 +14,8 @@ use super::{DORMANT, Disconnected, Status};
 /// The most unsent files of a mount that are named below the table.
 const UNSENT_MAX: usize = 5;
 
-/// A table with one line for each mount, and below it why sessions are over, what is not sent, and what is kept of their
-/// accounts.
+/// A table with one line for each mount, and below it why sessions are over, what is not sent, and what
+/// is kept of their accounts.
 pub(super) fn table(mounts: &[Status]) -> String {
     let mut rows = vec![["MOUNTPOINT", "SERVER", "STATE", "NOT DURABLE", "USED"].map(String::from)];
     rows.extend(mounts.iter().map(|mount| {

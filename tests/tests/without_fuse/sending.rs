@@ -126,6 +126,51 @@ fn what_can_t_be_sent_is_said_and_nothing_of_it_is_left() {
 }
 
 #[test]
+fn what_one_user_has_no_room_for_is_sent_to_the_others_all_the_same() {
+    let world = world(&["alice", "bob", "carol"]);
+    world.server.command(&["user", "quota", "bob", "--inbox", "64KiB"]).succeeded();
+    write(&world, "report", "old");
+    write(&world, "album/photo", "old");
+    let send = ["send", "report", "album", "{}", "--to", "bob", "--to", "carol"];
+    xfer(&world, &send).succeeded();
+    write(&world, "report", bytes(100_000));
+    write(&world, "album/photo", bytes(100_000));
+    write(&world, "note", "small");
+    let send = ["send", "album", "report", "note", "{}", "--to", "bob", "--to", "carol"];
+    let done = xfer(&world, &send);
+    assert_eq!(done.code, Some(1), "{done}");
+    let mut lines: Vec<&str> = done.stderr.lines().collect();
+    lines.sort();
+    let expected = ["album", "report"]
+        .map(|name| format!("xfer: cannot send \"{name}\": the inbox of bob is full"));
+    assert_eq!(lines, expected);
+    let names = |user: &str| {
+        inbox(&world, user).into_iter().map(|(_, path)| path.replace("/inbox/alice/", ""))
+    };
+    assert!(names("bob").eq(["album", "note", "report"]), "{:?}", inbox(&world, "bob"));
+    assert!(names("carol").eq(["album", "album (2)", "note", "report", "report (2)"]));
+    for name in ["album (2)/photo", "report (2)"] {
+        let place = format!("{}:inbox/alice/{name}", at(&world, "carol"));
+        let back = world.outside().join("back");
+        world.xfer(&["get", &place, back.to_str().unwrap()]).succeeded();
+        assert!(std::fs::read(&back).unwrap() == bytes(100_000), "{name}");
+    }
+    // One that can't be stored keeps back nothing else.
+    write(&world, "other/file", "text");
+    std::os::unix::net::UnixListener::bind(world.outside().join("album/socket")).unwrap();
+    let done = xfer(&world, &["send", "nothing", "album", "other", "{}", "--to", "carol"]);
+    let lines: Vec<&str> = done.stderr.lines().collect();
+    let expected = [
+        "xfer: cannot read \"nothing\": no such file or directory",
+        "xfer: cannot read \"album/socket\": it is not a regular file",
+        "xfer: cannot send \"album\": not all of it could be stored",
+    ];
+    assert_eq!(lines, expected);
+    assert!(names("carol").any(|name| name == "other"));
+    assert!(!names("carol").any(|name| name == "album (3)"));
+}
+
+#[test]
 fn a_recipient_who_is_away_is_waited_for_and_the_outbox_says_so() {
     let world = world(&["alice", "bob"]);
     write(&world, "f", "text");

@@ -3,6 +3,8 @@
 //! What is sent is completed outside the mailbox and moved into it, so it is sent at once and whole, or an
 //! error says why not and nothing is left in the mailbox.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -21,7 +23,7 @@ use super::super::place::{Either, Place, absolute};
 use super::super::report::words;
 use super::super::show::{Listed, Output};
 use super::super::transfer::{Given, Storing, Transfer, scan};
-use super::super::tree::Changes;
+use super::super::tree::{Changes, Meta};
 use super::{attribute, for_each_below, row, target};
 use crate::command::file_lines::{AccessLine, OrderCommand, OrderLine, OutboxLine, SendLine};
 use crate::process::exit::Failure;
@@ -68,61 +70,78 @@ pub(in crate::files) fn send(line: SendLine) -> Result<(), Failure> {
         }
         is_user
     });
-    let before = opened.report.failures();
-    if let Some((first, others)) = users.split_first() {
-        let note = line.note.as_deref();
-        send_from_here(&opened, &here, (first, others), note, line.quiet);
-        send_from_there(&opened, &there, &users, note);
-    }
-    // Each is sent to each of them, or a line has told that it is not.
-    let failures = opened.report.failures() - before;
-    let is_nothing_sent = failures >= (here.len() + there.len()) * users.len();
-    opened.close(if is_nothing_sent { Changes::None } else { Changes::Made })
+    let note = line.note.as_deref();
+    let is_any_sent = send_from_here(&opened, &here, &users, note, line.quiet)
+        | send_from_there(&opened, &there, &users, note);
+    opened.close(if is_any_sent { Changes::Made } else { Changes::None })
 }
 
-/// Sends files of this machine. They are stored once; the copies for others share their data.
+/// Sends files of this machine. They are stored once; the copies for others share their data. Returns
+/// whether any was sent.
 fn send_from_here(
     opened: &Opened,
     paths: &[PathBuf],
-    (first, others): (&str, &[String]),
+    users: &[String],
     note: Option<&str>,
     is_quiet: bool,
-) {
+) -> bool {
     let transfer =
         Transfer::new(&*opened.tree, &opened.report, &opened.label, false).with_note(note);
-    let mut sent = Vec::new();
     let mut found = Vec::new();
     for path in paths {
         match scan(path, Given::ToBeSent) {
-            Ok((from, meta)) => {
-                let name = last_name(&from);
-                sent.push(name.clone());
-                found.push(Storing { from, meta, to: mailbox(first).join(name) });
-            }
+            Ok((from, meta)) => found.push((last_name(&from), from, meta)),
             Err(trouble) => {
                 trouble.tell(&opened.report);
             }
         }
     }
-    transfer.store_all(found, is_quiet);
-    for name in &sent {
-        let from = mailbox(first).join(name);
-        // If it was not sent to the first, a line has told of that.
-        let Ok(meta) = opened.tree.stat(&from) else { continue };
-        for other in others {
-            let to = mailbox(other).join(name);
-            copy(&*opened.tree, &opened.report, (&from, meta.clone()), &to, note);
+    // Where each was stored, once a user has got it.
+    let mut stored: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for user in users {
+        if opened.report.is_unanswered() {
+            break;
+        }
+        for (name, from) in &stored {
+            match opened.tree.stat(from) {
+                Ok(meta) => {
+                    let to = mailbox(user).join(name);
+                    copy(&*opened.tree, &opened.report, (from, meta), &to, note);
+                }
+                Err(errno) => opened.report.fail("send", from, errno),
+            }
+        }
+        let left = found.iter().filter(|(name, _, _)| !stored.contains_key(name));
+        let storing = |(name, from, meta): &(OsString, PathBuf, Meta)| {
+            let (from, meta) = (from.clone(), meta.clone());
+            Storing { from, meta, to: mailbox(user).join(name) }
+        };
+        let left: Vec<Storing> = left.map(storing).collect();
+        if !left.is_empty() {
+            let done = transfer.store_all(left, is_quiet);
+            let done = done.into_iter().filter(|to| to.parent() == Some(&mailbox(user)));
+            stored.extend(done.map(|to| (last_name(&to), to)));
         }
     }
+    !stored.is_empty()
 }
 
-fn send_from_there(opened: &Opened, places: &[Place], users: &[String], note: Option<&str>) {
+/// Sends what is in the tree. Returns whether any of it was sent.
+fn send_from_there(
+    opened: &Opened,
+    places: &[Place],
+    users: &[String],
+    note: Option<&str>,
+) -> bool {
+    let mut is_any_sent = false;
     for (from, meta) in expand(&*opened.tree, places, "send", &opened.report) {
         for user in users {
-            let to = mailbox(user).join(last_name(&from));
+            let (to, before) = (mailbox(user).join(last_name(&from)), opened.report.failures());
             copy(&*opened.tree, &opened.report, (&from, meta.clone()), &to, note);
+            is_any_sent |= opened.report.failures() == before;
         }
     }
+    is_any_sent
 }
 
 fn mailbox(user: &str) -> PathBuf {

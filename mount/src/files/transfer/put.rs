@@ -1,7 +1,9 @@
 //! `xfer put`: from this machine to the tree.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
@@ -25,6 +27,16 @@ pub(in super::super) struct Storing {
     pub(in super::super) from: PathBuf,
     pub(in super::super) meta: Meta,
     pub(in super::super) to: PathBuf,
+}
+
+/// A directory that is sent.
+struct Whole {
+    from: PathBuf,
+    /// Where it is completed.
+    part: PathBuf,
+    to: PathBuf,
+    /// Whether all of it could be looked at and made.
+    is_whole: bool,
 }
 
 /// Stores files and directories.
@@ -107,49 +119,73 @@ pub(in super::super) fn scan(path: &Path, given: Given) -> Result<(PathBuf, Meta
 }
 
 impl Transfer<'_> {
-    /// Stores files, links, and directories with everything in them.
-    pub(in super::super) fn store_all(&self, found: Vec<Storing>, is_quiet: bool) {
+    /// Stores files, links, and directories with everything in them. Returns the places of those that got
+    /// their names; of directories, of those that are sent.
+    pub(in super::super) fn store_all(
+        &self,
+        found: Vec<Storing>,
+        is_quiet: bool,
+    ) -> BTreeSet<PathBuf> {
         let (mut jobs, mut directories, mut whole) = (Vec::new(), Vec::new(), Vec::new());
         for Storing { from, meta, to } in found {
-            if meta.is_directory() && is_in_mailbox(&to) {
-                // It is sent whole, by moving it into the mailbox when it is complete.
-                let key = [from.as_os_str(), to.as_os_str()].map(|path| path.as_encoded_bytes());
-                let part = Key::new("put", &key).place(&to);
-                whole.push((from.clone(), part.clone(), to));
-                self.plan(&from, meta, &part, &mut jobs, &mut directories);
-            } else {
-                self.plan(&from, meta, &to, &mut jobs, &mut directories);
+            let place = match meta.is_directory() && is_in_mailbox(&to) {
+                true => {
+                    // It is sent whole, by moving it into the mailbox when it is complete.
+                    let key =
+                        [from.as_os_str(), to.as_os_str()].map(|path| path.as_encoded_bytes());
+                    Key::new("put", &key).place(&to)
+                }
+                false => to.clone(),
+            };
+            let before = self.report.failures();
+            self.plan(&from, meta, &place, &mut jobs, &mut directories);
+            if place != to {
+                let is_whole = self.report.failures() == before;
+                whole.push(Whole { from, part: place, to, is_whole });
             }
         }
         without_collisions(&mut jobs, self.report, |job| (&job.from, &job.to));
         self.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
-        do_all(&jobs, |Storing { from, meta, to }| {
-            let stored = match meta.kind {
-                Kind::Symlink(_) => self.store_link(from, meta, to),
-                _ => self.store(from, meta, to),
-            };
-            stored.map_or_else(|trouble| trouble.tell(self.report), |()| true)
-        });
+        let mut stored = self.perform(&jobs);
         // Those in a directory first, since they change its time.
         for (path, meta) in directories.iter().rev() {
             if let Err(errno) = self.tree.set(path, meta.mode & 0o777, Some(meta.mtime)) {
                 Trouble::there("write", path, errno).tell(self.report);
+                let around = whole.iter_mut().filter(|whole| path.starts_with(&whole.part));
+                around.for_each(|whole| whole.is_whole = false);
             }
         }
-        for (from, part, to) in whole {
-            self.send_whole(&from, &part, &to);
+        for Whole { from, part, to, is_whole } in whole {
+            let mut within = jobs.iter().filter(|job| job.to.starts_with(&part));
+            if !is_whole || !within.all(|job| stored.contains(&job.to)) {
+                let why = "not all of it could be stored";
+                Trouble::because("send", &from, why).tell(self.report);
+            } else if let Err(errno) = send_directory(self.tree, &part, &to, self.note) {
+                let _ = clear(self.tree, &part);
+                Trouble::because("send", &from, sending(errno, &to)).tell(self.report);
+            } else {
+                stored.insert(to);
+            }
         }
         self.report.end();
+        stored
     }
 
-    fn send_whole(&self, from: &Path, part: &Path, to: &Path) {
-        if !self.report.is_clean() {
-            return Trouble::because("send", from, "not all of it could be stored").tell_only(self);
-        }
-        if let Err(errno) = send_directory(self.tree, part, to, self.note) {
-            let _ = clear(self.tree, part);
-            Trouble::because("send", from, sending(errno, to)).tell_only(self);
-        }
+    /// Stores files and links. Returns the places of those that are stored.
+    fn perform(&self, jobs: &[Storing]) -> BTreeSet<PathBuf> {
+        let stored = Mutex::new(BTreeSet::new());
+        do_all(jobs, |Storing { from, meta, to }| {
+            let done = match meta.kind {
+                Kind::Symlink(_) => self.store_link(from, meta, to),
+                _ => self.store(from, meta, to),
+            };
+            let Err(trouble) = done else {
+                stored.lock().unwrap_or_else(PoisonError::into_inner).insert(to.clone());
+                return true;
+            };
+            trouble.tell(self.report)
+        });
+        stored.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the directories, and plans the rest.
@@ -189,12 +225,6 @@ impl Transfer<'_> {
                 }
             }
         }
-    }
-}
-
-impl Trouble {
-    fn tell_only(&self, transfer: &Transfer<'_>) {
-        self.tell(transfer.report);
     }
 }
 
