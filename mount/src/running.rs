@@ -274,7 +274,7 @@ impl Running {
     }
 
     /// Fails if these changes, which are not durable, can't be kept when the mount is ended: it stays
-    /// then.
+    /// then. Who asked names the mount.
     fn must_be_keepable(&self, trace: &[Trace]) -> Result<(), Failure> {
         let count = trace.iter().filter_map(Trace::change).count();
         if count == 0 {
@@ -287,7 +287,7 @@ impl Running {
         kept.map_err(|why| {
             let place = self.place().display().to_string();
             let line = format!(
-                "{place}: {count} changes are not on the server, so it stays mounted: {why}; to keep only \
+                "{count} changes are not on the server, so it stays mounted: {why}; to keep only \
                  what fits: umount {place}"
             );
             Failure::new(Exit::Other, line)
