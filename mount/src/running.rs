@@ -272,7 +272,7 @@ impl Running {
     }
 
     /// Fails if these changes, which are not durable, can't be kept when the mount is ended: it stays
-    /// then.
+    /// then. Who asked names the mount.
     fn must_be_keepable(&self, trace: &[Trace]) -> Result<(), Failure> {
         let count = trace.iter().filter_map(Trace::change).count();
         if count == 0 {
@@ -285,7 +285,7 @@ impl Running {
         kept.map_err(|why| {
             let place = self.place().display().to_string();
             let line = format!(
-                "{place}: it stays mounted, since what is not on the server ({}) cannot be kept: {why}; \
+                "it stays mounted, since what is not on the server ({}) cannot be kept: {why}; \
                  to keep only what fits: umount {place}",
                 size::count(count as u64, "change")
             );

@@ -1,5 +1,6 @@
 //! Runs programs, ours and the system's, each with a time limit.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -47,8 +48,9 @@ impl Finished {
     #[track_caller]
     pub fn refused(self, code: u8) -> String {
         assert_eq!(self.code, Some(i32::from(code)), "{self}");
-        assert_eq!(self.stderr.trim_end().lines().count(), 1, "not one clear line: {self}");
-        self.stderr.trim_end().to_owned()
+        let line = self.stderr.trim_end();
+        assert_eq!(line.lines().count(), 1, "not one clear line: {self}");
+        line.to_owned()
     }
 }
 
@@ -99,13 +101,31 @@ pub fn run_with_input(command: &mut Command, input: &[u8], limit: Duration) -> F
     let code = status.and_then(|status| status.code());
     let finished = Finished { command: text, code, stdout, stderr };
     assert!(status.is_some(), "not ended within {limit:?}: {finished}");
-    must_be_ours(&finished.stderr);
+    must_be_ours(&finished.command, &finished.stderr);
     finished
 }
 
-/// Fails the test if a program said a library's sentence, with a link for those who program with it.
-pub(super) fn must_be_ours(said: &str) {
-    assert!(!said.contains("://docs."), "a program refers its user to a library: {said}");
+/// Fails the test if a program said a library's sentence, with a link for those who program with it (unless it
+/// repeats what its command has), or one thing twice in an error line.
+pub(super) fn must_be_ours(command: &str, said: &str) {
+    let links = said.split_whitespace().filter(|word| word.contains("://"));
+    let inner = |word: &'_ str| word.trim_matches(|c: char| c.is_ascii_punctuation()).to_owned();
+    let foreign = links.map(inner).find(|link| !command.contains(link));
+    assert_eq!(foreign, None, "a program refers its user to a page of the web: {said}");
+    let is_complaint = |line: &&str| COMPLAINTS.iter().any(|program| line.starts_with(program));
+    let twice = said.lines().filter(is_complaint).find_map(doubled);
+    assert_eq!(twice, None, "a program says a thing twice in a line: {said}");
+}
+
+/// What error lines of our programs begin with.
+const COMPLAINTS: [&str; 3] = ["xfer: ", "xfer-mount: ", "xfer-server: "];
+
+/// A part of an error line that stands in it twice, as when two places name the same thing or the same reason.
+fn doubled(line: &str) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    let parts = line.split([':', ';', ',']).map(str::trim);
+    // A word or a number, such as a port, may well come again.
+    parts.filter(|part| part.contains(' ') || part.contains('/')).find(|part| !seen.insert(*part))
 }
 
 /// Runs a shell script in a directory; returns its output without the last line end.
@@ -243,7 +263,7 @@ impl Drop for Running {
         if std::thread::panicking() {
             println!("--- process {} said:\n{said}", self.pid());
         } else {
-            must_be_ours(&said);
+            must_be_ours("", &said);
         }
     }
 }
@@ -254,4 +274,18 @@ fn collect(stream: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) -
             lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::doubled;
+
+    #[test]
+    fn what_a_line_says_twice_is_found() {
+        let twice = "xfer: /mnt/a: no such directory: cannot mount: no such directory";
+        assert_eq!(doubled(twice), Some("no such directory"));
+        assert_eq!(doubled("xfer: /mnt/a: not mounted; run: xfer unmount /mnt/a"), None);
+        assert_eq!(doubled("xfer: /mnt/a: busy: /mnt/a"), Some("/mnt/a"));
+        assert_eq!(doubled("xfer: a@h:1: host h, port 1: refused"), None);
+    }
 }

@@ -107,7 +107,7 @@ impl Drop for OnPty {
         if std::thread::panicking() {
             println!("--- the terminal showed:\n{}", self.said());
         } else {
-            super::programs::must_be_ours(&self.said());
+            super::programs::must_be_ours("", &self.said());
         }
     }
 }
