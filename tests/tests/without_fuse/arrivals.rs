@@ -94,7 +94,10 @@ fn a_note_goes_along_with_what_is_sent_and_no_further() {
     wait_until("it", PATIENCE, || arrived.exists());
     assert_eq!(xattr_text(&arrived, "user.xfer.from.note").as_deref(), Some("by hand"));
     let line = xfer(&world, &["send", "file", "{}", "--to", "bob", "--note", ""]).refused(2);
-    assert!(line.contains("--note: a note has 1 to 1000 bytes of text, without control characters"), "{line}");
+    assert!(
+        line.contains("--note: a note has 1 to 1000 bytes of text, without control characters"),
+        "{line}"
+    );
     xfer(&world, &["send", "file", "{}", "--to", "bob", "--note", "-- alice"]).succeeded();
 }
 
