@@ -131,7 +131,7 @@ fn line(rescues: &Rescues, name: &str) -> String {
                 0 => "applied".to_owned(),
                 left => format!("{left} not applied"),
             };
-            let changes = size::count(contents.changes as u64, "change");
+            let changes = size::count(contents.changes, "change");
             format!("{changes}, {left}: {}", Shown(&contents.why))
         }
         Err(error) => plain(&format!("cannot be read: {error}")),

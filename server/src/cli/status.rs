@@ -118,11 +118,8 @@ fn page(store: &Path, before: &Status, now: &Status) -> String {
     line("rates", &format!("{} changes/s, {received}/s received, {sent}/s sent", moved.ops));
     let Queued { batches, messages, ops_not_durable, passwords } = queued;
     let waiting = [(batches, "batch"), (messages, "message"), (passwords, "password")];
-    let waiting = waiting.map(|(number, one)| size::count(*number as u64, one)).join(", ");
-    line(
-        "queued",
-        &format!("{waiting}; not durable: {}", size::count(*ops_not_durable as u64, "change")),
-    );
+    let waiting = waiting.map(|(number, one)| size::count(*number, one)).join(", ");
+    line("queued", &format!("{waiting}; not durable: {}", size::count(*ops_not_durable, "change")));
     let memory = process.resident_bytes.map_or("unknown".to_owned(), size::display);
     let open = process.open_descriptors.map_or("unknown".to_owned(), |open| open.to_string());
     line("process", &format!("{memory} of memory, open descriptors: {open}"));

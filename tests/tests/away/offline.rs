@@ -528,11 +528,7 @@ fn what_is_fsynced_offline_is_sent_though_the_mount_is_killed_and_the_disk_full_
     journal.write_all(&[0xf8, b'x', b'f', b'r', 9]).unwrap();
     world.server.restart();
     let mount = world.mount("alice");
-    assert!(
-        mount.said().contains("5 bytes of what an earlier mount left here"),
-        "{}",
-        mount.said()
-    );
+    assert!(mount.said().contains("5 B of what an earlier mount left here"), "{}", mount.said());
     for index in 0..kept {
         assert!(fs::read(mount.path(&format!("part{index}"))).unwrap() == part, "part{index}");
     }

@@ -136,7 +136,7 @@ fn what_may_be_the_only_copy_is_not_dropped_unless_that_is_said() {
         assert!(line.contains(why) && line.contains(&how), "{line}");
         assert_eq!(world.rescue(&["list"]).succeeded().stdout.lines().count(), 1);
     };
-    refused(&name, "2 of 2 are not applied");
+    refused(&name, "2 of 2 items are not applied");
     let contents = fs::read(path.join("rescue.json")).unwrap();
     fs::write(path.join("rescue.json"), "{").unwrap();
     refused(&name, "cannot be read");
@@ -352,7 +352,7 @@ fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     let name = world.only_rescue();
     let applied = world.rescue(&["apply", &name]);
     assert_eq!(applied.code, Some(1));
-    for line in ["both: has changed", "removed: was to be removed", "big: has changed"] {
+    for line in ["both: it has changed", "removed: it was to be removed", "big: it has changed"] {
         assert!(applied.stderr.contains(line), "{line} is not in:\n{}", applied.stderr);
     }
     let read = |name: &str| fs::read_to_string(mount.path(name)).unwrap();

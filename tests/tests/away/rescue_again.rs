@@ -250,7 +250,7 @@ fn a_new_file_that_reached_the_server_and_that_others_changed_is_not_overwritten
     let mount = world.mount("alice");
     mount.shell("echo theirs >> doc; echo theirs >> gone; echo theirs >> .saved.tmp");
     let applied = world.rescue(&["apply", &world.only_rescue()]).succeeded();
-    assert!(applied.stderr.contains("doc: has changed on the server, so"), "{applied:?}");
+    assert!(applied.stderr.contains("doc: it has changed on the server, so"), "{applied:?}");
     let read = |name: &str| fs::read_to_string(mount.path(name)).unwrap();
     assert_eq!(
         (read("doc"), read("doc.rescued")),

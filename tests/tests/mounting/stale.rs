@@ -283,7 +283,7 @@ fn a_signal_that_takes_away_what_is_mounted_in_the_mount_names_it() {
     assert!(line.contains(&named), "{line}");
     mount.signal(Signal::TERM);
     assert_eq!(mount.ended(), Some(0), "{}", mount.said());
-    said(&mount, "and with it theirs (tmpfs)");
+    said(&mount, "together with theirs (tmpfs)");
     assert!(!is_mounted(mount.root()) && !is_mounted(&mount.path("d")));
     world.mount("alice").unmount();
 }
