@@ -152,7 +152,7 @@ fn is_line(text: &Text) -> bool {
     let follows = |start: &&str| code.ends_with(start.trim_end());
     // An arm of a `match`, or the value of a block.
     let is_value = code.trim().is_empty() || code.ends_with("=>");
-    let is_said = is_event || is_value || LINES.iter().any(|start| follows(start));
+    let is_said = is_event || is_value || LINES.iter().any(follows);
     !is_question && (is_said || code.contains("Exit::"))
 }
 
