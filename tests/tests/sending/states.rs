@@ -150,6 +150,8 @@ fn an_ordinary_user_sees_the_state_of_what_they_may_not_read_and_gives_orders_fo
         "chown 20001 $PLACE
          as() {{ {AS_USER} env HOME='{home}' \"$@\"; }}
          as xfer login --fingerprint {fingerprint} --password-stdin {account} < '{password}' > /dev/null
+         echo x > '{outside}/closed'; chmod 0 '{outside}/closed'
+         xfer send --fingerprint {fingerprint} --password-file '{bobs}' '{outside}/closed' bob@{server} --to alice
          as xfer-mount --fingerprint {fingerprint} {account} $PLACE
          as sh -c \"cd $PLACE/outbox/bob; echo x > secret.part; chmod 0 secret.part; echo y > fixed.part; \
             chmod 444 fixed.part; mkdir closed; chmod 0 closed\"
@@ -163,11 +165,15 @@ fn an_ordinary_user_sees_the_state_of_what_they_may_not_read_and_gives_orders_fo
          echo z > '{outside}/note'; chmod 444 '{outside}/note'
          as xfer send --note 'read only' '{outside}/note' {account} --to bob
          as stat -c %a $PLACE/outbox/bob/note
+         until as test -e $PLACE/inbox/bob/closed; do sleep 0.1; done
+         as xfer inbox {account} | awk '{{ print $1, $2, $3 }}'
          as xfer unmount $PLACE",
         home = world.home_of_user().display(),
         fingerprint = world.server.fingerprint,
         password = world.password_file("alice").display(),
         outside = world.outside().display(),
+        bobs = world.password_file("bob").display(),
+        server = world.server.address,
     );
     let finished = world.machine().run(&script).succeeded();
     let waiting = "waiting";
@@ -176,7 +182,7 @@ fn an_ordinary_user_sees_the_state_of_what_they_may_not_read_and_gives_orders_fo
          bob  secret.part  2 B  {waiting}\n"
     );
     let after = "closed/ sent\nfixed.part sent\nsecret.part sent\n";
-    assert_eq!(finished.stdout, format!("{before}{after}3\n444\n"), "{finished}");
+    assert_eq!(finished.stdout, format!("{before}{after}3\n444\nbob closed 2\n"), "{finished}");
 }
 
 #[test]
