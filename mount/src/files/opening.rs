@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use xfer_client::connect::Target;
 use xfer_client::core::{Link, Options, Owners};
@@ -68,6 +68,12 @@ enum Way {
     /// A session of this process.
     Session { client: Arc<Client>, runtime: Runtime, _note: Option<SessionNote> },
 }
+
+/// The time after which a session that a signal does not end has missed it.
+const MISSED_AFTER: Duration = FAREWELL_MAX.saturating_add(Duration::from_millis(500));
+
+/// Tells a session of a signal that came before it caught them.
+static MISSED: Notify = Notify::const_new();
 
 /// Whether there is a session, which ends the process if a signal says so.
 static HAS_SESSION: AtomicBool = AtomicBool::new(false);
@@ -202,7 +208,12 @@ pub(super) fn end_on_signals() -> Result<(), Failure> {
     std::thread::spawn(move || {
         runtime.block_on(async {
             signals.next().await;
+            let caught = Instant::now();
             while HAS_SESSION.load(Ordering::SeqCst) {
+                // It began after the signal, which was for this process all the same.
+                if caught.elapsed() > MISSED_AFTER {
+                    MISSED.notify_one();
+                }
                 sleep(LOOK_EVERY).await;
             }
         });
@@ -285,7 +296,10 @@ async fn until_interrupted(
     interrupt: watch::Sender<bool>,
     report: Arc<Report>,
 ) {
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        () = MISSED.notified() => {}
+    }
     report.interrupt();
     interrupt.send_replace(true);
     let is_ended = tokio::select! {
