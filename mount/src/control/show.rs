@@ -325,8 +325,9 @@ mod tests {
             assert!(text.contains("/mnt\\u{1b}[2J") && text.contains("\\u{202e}pot\\u{2028}"));
             assert!(text.lines().all(|line| line.chars().all(xfer_protocol::shown::is_visible)));
         }
-        let plain = Status { errors: vec![String::new()], ..Status::default() };
-        let lines = |text: &str| text.lines().count();
-        assert_eq!((lines(&texts[0]), lines(&texts[1])), (2, lines(&details(&plain))));
+        let (state, errors) = ("lost: taken over".to_owned(), vec![String::new()]);
+        let plain = Status { state, errors, ..Status::default() };
+        let plain = [table(std::slice::from_ref(&plain)), details(&plain)];
+        assert_eq!(texts.map(|text| text.lines().count()), plain.map(|text| text.lines().count()));
     }
 }

@@ -76,6 +76,13 @@ impl Place {
     }
 }
 
+/// What a service tells systemd next.
+fn heard(socket: &UnixDatagram) -> String {
+    let mut said = [0; 64];
+    let length = socket.recv(&mut said).unwrap();
+    String::from_utf8_lossy(&said[..length]).trim_end().to_owned()
+}
+
 /// Where systemd would listen for the service.
 fn notified(directory: &Path) -> (UnixDatagram, PathBuf) {
     let path = directory.join("notify");
@@ -101,9 +108,7 @@ fn a_mount_at_login_is_a_unit_that_systemd_takes_and_that_mounts_and_unmounts() 
     assert!(place.listed().ends_with(&format!("{}  not mounted\n", place.path.display())));
     let (socket, name) = notified(&place.world.outside());
     let mut service = Running::start(place.command("ExecStart=").env("NOTIFY_SOCKET", name));
-    let mut said = [0; 64];
-    let length = socket.recv(&mut said).unwrap();
-    assert_eq!(&said[..length], b"READY=1");
+    assert_eq!(heard(&socket), "READY=1");
     assert!(place.listed().ends_with("  mounted\n"));
     assert!(fs::write(place.path.join("file"), "").is_err(), "it is read-only");
     run_within(&mut place.command("ExecStop="), PATIENCE).succeeded();
@@ -123,7 +128,7 @@ fn the_service_of_a_mount_waits_for_the_server_by_itself() {
     let mut service = Running::start(place.command("ExecStart=").env("NOTIFY_SOCKET", name));
     service.line("the first try", |line| line.contains("; trying again until").then_some(()));
     place.world.server.restart();
-    assert_eq!(socket.recv(&mut [0; 64]).unwrap(), "READY=1".len());
+    assert_eq!(heard(&socket), "READY=1");
     fs::write(place.path.join("file"), "text").unwrap();
     // systemd ends a service by this signal if the command to stop it did not.
     service.signal(rustix::process::Signal::TERM);

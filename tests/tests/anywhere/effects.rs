@@ -219,7 +219,7 @@ fn a_mount_waits_for_its_server_as_each_way_says() {
         let nowhere = || world.mounting("alice").through(free);
         let tried = way.give(&world, nowhere(), &[("retry", "1")]).in_background();
         assert_eq!(tried.code, Some(Exit::Unreachable.code().into()), "{tried}");
-        assert!(tried.stderr.contains("; trying again for 1 seconds\n"), "{way:?}: {tried}");
+        assert!(tried.stderr.contains("; trying again for 1 s\n"), "{way:?}: {tried}");
         write(&world, "");
         nowhere().in_background().refused(Exit::Unreachable.code());
     }
