@@ -13,20 +13,20 @@ if (($# > 0)); then
 fi
 packaging/install-deps.sh --container
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-readonly NAME=xfer-try-$$
+readonly CONTAINER=xfer-try-$$
 here=$(mktemp -d /tmp/xfer-container.XXXXXX)
 export XDG_STATE_HOME=$here/state XDG_CONFIG_HOME=$here/config
 
 fail() {
     printf 'FAILED: %s\n' "$*" >&2
-    podman logs --tail 20 "$NAME" >&2 2>/dev/null || true
+    podman logs --tail 20 "$CONTAINER" >&2 2>/dev/null || true
     exit 1
 }
 
 clean_up() {
-    podman rm --force "$NAME" >/dev/null 2>&1 || true
-    podman volume rm --force "$NAME" >/dev/null 2>&1 || true
-    podman rmi --force "localhost/$NAME" "localhost/$NAME-rust" "localhost/$NAME-debian" >/dev/null 2>&1 || true
+    podman rm --force "$CONTAINER" >/dev/null 2>&1 || true
+    podman volume rm --force "$CONTAINER" >/dev/null 2>&1 || true
+    podman rmi --force "localhost/$CONTAINER" "localhost/$CONTAINER-rust" "localhost/$CONTAINER-debian" >/dev/null 2>&1 || true
     rm -rf --one-file-system "$here"
 }
 trap clean_up EXIT
@@ -35,13 +35,13 @@ make_images() {
     step "the images of Debian and of Rust"
     debootstrap --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$here/debian" \
         >"$here/log" 2>&1 || { tail -n 20 "$here/log" >&2; fail debootstrap; }
-    tar --create --directory "$here/debian" . | podman import --quiet - "localhost/$NAME-debian" >/dev/null
+    tar --create --directory "$here/debian" . | podman import --quiet - "localhost/$CONTAINER-debian" >/dev/null
     chroot "$here/debian" apt-get -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 install \
         build-essential ca-certificates >/dev/null
     cp --archive "$(rustc --print sysroot)" "$here/debian/opt/rust"
     tar --create --directory "$here/debian" . |
         podman import --quiet --change 'ENV PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin' - \
-            "localhost/$NAME-rust" >/dev/null
+            "localhost/$CONTAINER-rust" >/dev/null
     rm -rf --one-file-system "$here/debian"
 }
 
@@ -50,20 +50,20 @@ build() {
     # What cargo has fetched is given, so that nothing is fetched twice.
     cargo fetch --quiet --locked
     podman build --quiet --network host --volume "${CARGO_HOME:-/root/.cargo}/registry:/root/.cargo/registry:O" \
-        --build-arg "RUST=localhost/$NAME-rust" --build-arg "DEBIAN=localhost/$NAME-debian" \
-        --tag "localhost/$NAME" --file packaging/Containerfile . >/dev/null
+        --build-arg "RUST=localhost/$CONTAINER-rust" --build-arg "DEBIAN=localhost/$CONTAINER-debian" \
+        --tag "localhost/$CONTAINER" --file packaging/Containerfile . >/dev/null
 }
 
 # A free port, since the container has the machine's network.
 start() {
-    podman run --detach --name "$NAME" --network host --volume "$NAME:/var/lib/xfer" \
-        "localhost/$NAME" run --listen "127.0.0.1:$port" >/dev/null
+    podman run --detach --name "$CONTAINER" --network host --volume "$CONTAINER:/var/lib/xfer" \
+        "localhost/$CONTAINER" run --listen "127.0.0.1:$port" >/dev/null
     local end=$((SECONDS + 30))
-    until podman logs "$NAME" 2>&1 | grep -q 'listening on'; do
+    until podman logs "$CONTAINER" 2>&1 | grep -q 'listening on'; do
         ((SECONDS < end)) || fail "the server does not listen"
         sleep 0.1
     done
-    port=$(podman logs "$NAME" 2>&1 | sed -n 's/.*listening on 127.0.0.1:\([0-9]*\),.*/\1/p')
+    port=$(podman logs "$CONTAINER" 2>&1 | sed -n 's/.*listening on 127.0.0.1:\([0-9]*\),.*/\1/p')
 }
 
 use() {
@@ -73,14 +73,14 @@ use() {
     port=0
     start
     local line who
-    who=$(podman exec "$NAME" sh -c 'stat -c "%u %a" /var/lib/xfer')
+    who=$(podman exec "$CONTAINER" sh -c 'stat -c "%u %a" /var/lib/xfer')
     [[ $who == "33000 700" ]] || fail "the store is of $who"
-    line=$(podman exec "$NAME" xfer-server user add alice --invite --host "127.0.0.1:$port" 2>/dev/null)
+    line=$(podman exec "$CONTAINER" xfer-server user add alice --invite --host "127.0.0.1:$port" 2>/dev/null)
     echo "a good password" | bash -c "$line --password-stdin"
     echo hello | xfer put - "alice@127.0.0.1:$port:file"
-    podman stop --time 20 "$NAME" >/dev/null
-    [[ $(podman inspect --format '{{.State.ExitCode}}' "$NAME") == 0 ]] || fail "its end"
-    podman rm "$NAME" >/dev/null
+    podman stop --time 20 "$CONTAINER" >/dev/null
+    [[ $(podman inspect --format '{{.State.ExitCode}}' "$CONTAINER") == 0 ]] || fail "its end"
+    podman rm "$CONTAINER" >/dev/null
     start
     [[ $(xfer cat "alice@127.0.0.1:$port:file") == hello ]] || fail "what was stored"
 }

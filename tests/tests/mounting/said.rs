@@ -60,7 +60,7 @@ fn a_mount_in_the_background_logs_to_the_systems_log_and_each_line_with_the_seve
     logged(&[" TRACE ", "xfer_client::"]);
     relay.cut();
     logged(&[" WARN ", "the connection to the server is lost"]);
-    logged(&[" INFO ", "the tree can't be reached"]);
+    logged(&[" INFO ", "the tree cannot be reached"]);
     go_on("second");
     // What can't be sent any more is an error.
     let place = world.mount_point("alice");

@@ -67,7 +67,7 @@ fn the_exit_code_of_a_quiet_status_says_how_a_mount_is() {
 /// Runs its arguments where only the mounts below `$1` are mounted.
 const WITH_OWN_MOUNTS: &str = r#"
     awk -v own="$1/" '$3 == "fuse.xfer" && index($2, own) != 1 { print $2 }' /proc/mounts |
-        while read -r place; do umount -l "$place"; done
+        while read -r place; do umount -l "$(printf "$place")"; done
     shift
     exec "$@""#;
 
