@@ -49,14 +49,15 @@ build() {
     step "podman build"
     # What cargo has fetched is given, so that nothing is fetched twice.
     cargo fetch --quiet --locked
-    podman build --quiet --network host --volume "${CARGO_HOME:-/root/.cargo}/registry:/root/.cargo/registry:O" \
+    podman build --quiet --isolation chroot --network host --volume "${CARGO_HOME:-/root/.cargo}/registry:/root/.cargo/registry:O" \
         --build-arg "RUST=localhost/$CONTAINER-rust" --build-arg "DEBIAN=localhost/$CONTAINER-debian" \
         --tag "localhost/$CONTAINER" --file packaging/Containerfile . >/dev/null
 }
 
-# A free port, since the container has the machine's network.
+# A free port, since the container has the machine's network. No control groups: some machines have them in a
+# way that podman's runtime refuses.
 start() {
-    podman run --detach --name "$CONTAINER" --network host --volume "$CONTAINER:/var/lib/xfer" \
+    podman run --detach --cgroups disabled --name "$CONTAINER" --network host --volume "$CONTAINER:/var/lib/xfer" \
         "localhost/$CONTAINER" run --listen "127.0.0.1:$port" >/dev/null
     local end=$((SECONDS + 30))
     until podman logs "$CONTAINER" 2>&1 | grep -q 'listening on'; do

@@ -128,6 +128,11 @@ fn doubled(line: &str) -> Option<&str> {
     parts.filter(|part| part.contains(' ') || part.contains('/')).find(|part| !seen.insert(*part))
 }
 
+/// A function of shell scripts that ends them unless a command fails. After `!`, the shell goes on either
+/// way, except at the end.
+pub const FAILS: &str =
+    r#"fails() { if "$@" 2>/dev/null; then echo "did not fail: $*" >&2; exit 99; fi; }"#;
+
 /// Runs a shell script in a directory; returns its output without the last line end.
 ///
 /// # Panics
@@ -135,7 +140,8 @@ fn doubled(line: &str) -> Option<&str> {
 #[track_caller]
 pub fn shell(directory: &Path, script: &str) -> String {
     let mut command = Command::new("bash");
-    command.args(["-euo", "pipefail", "-c", script]).current_dir(directory).env("LC_ALL", "C");
+    let script = format!("{FAILS}\n{script}");
+    command.args(["-euo", "pipefail", "-c", &script]).current_dir(directory).env("LC_ALL", "C");
     let finished = run_within(&mut command, PATIENCE).succeeded();
     finished.stdout.trim_end_matches('\n').to_owned()
 }

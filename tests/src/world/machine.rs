@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::PATIENCE;
-use crate::programs::{Finished, program, run_within};
+use crate::programs::{FAILS, Finished, program, run_within};
 use crate::world::World;
 
 /// The user of the machine other than root.
@@ -54,8 +54,7 @@ impl World {
              done
              echo '{USER}:x:20001:20001::{user_home}:/bin/sh' >> /etc/passwd
              echo '{USER}:x:20001:' >> /etc/group
-             # In a list with `!`, the shell would go on if the command did not fail.
-             fails() {{ if \"$@\" 2>/dev/null; then echo \"did not fail: $*\" >&2; exit 99; fi; }}
+             {FAILS}
              trap 'umount -l \"$PLACE\" 2>/dev/null || true' EXIT
             ",
             layers = layers.display(),

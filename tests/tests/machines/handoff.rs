@@ -39,7 +39,7 @@ fn the_tree_follows_the_user_and_nothing_is_lost_or_stale() {
         let mount = &mounts[turn % 2];
         // An editor's save, one in place, an appended line, a name that was absent, and a removed one.
         let said = mount.shell(&format!(
-            "cat saved count; tail -n 1 log; tail -n 1 d/log; ! ls d/{turn} 2> /dev/null
+            "cat saved count; tail -n 1 log; tail -n 1 d/log; fails ls d/{turn}
              echo {turn} > saved.tmp; mv saved.tmp saved; echo {turn} > count
              echo line {turn} >> log; echo line {turn} >> d/log; echo {turn} > d/{turn}
              rm -f d/{before}; ls d",

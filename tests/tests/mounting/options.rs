@@ -179,7 +179,7 @@ fn mount_and_fstab_find_their_helper_and_its_options() {
     assert!(finished.stdout.contains(&format!("fuse.xfer {account}")), "{finished}");
     let table = world.outside().join("fstab");
     fs::write(&table, format!("{account} {place} fuse.xfer {options} 0 0\n")).unwrap();
-    let remounted = format!("mount -o remount,ro '{place}' && ! touch '{place}/new' 2>/dev/null");
+    let remounted = format!("mount -o remount,ro '{place}' && fails touch '{place}/new'");
     let by_table = format!(
         "until mount --fstab '{}' '{place}'; do sleep 0.1; done
          cat '{place}/file' && {remounted} && umount '{place}'",

@@ -56,7 +56,7 @@ fn a_copy_that_does_not_fit_the_quota_is_not_sent_in_part() {
         alice.shell(
             "head -c 20M /dev/zero | tr '\\0' x > /tmp/xfer-b20-$$ && \
                      fallocate -l 16M other && \
-                     ! cp /tmp/xfer-b20-$$ outbox/bob/file 2>/dev/null; rm -f /tmp/xfer-b20-$$",
+                     fails cp /tmp/xfer-b20-$$ outbox/bob/file 2>/dev/null; rm -f /tmp/xfer-b20-$$",
         );
     });
 }

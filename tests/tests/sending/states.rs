@@ -83,8 +83,8 @@ fn only_files_and_directories_come_into_a_mailbox_and_others_are_refused_at_the_
     let make = "ln -s /etc/passwd link; mkfifo pipe; \
         python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('socket')\"";
     alice.shell(make);
-    let refused = "cd outbox/bob; ! ln -s /etc/passwd link; ! mkfifo pipe; \
-        ! python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('socket')\"; ! cp -a ../../link .";
+    let refused = "cd outbox/bob; fails ln -s /etc/passwd link; fails mkfifo pipe; \
+        fails python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('socket')\"; fails cp -a ../../link .";
     alice.shell(&format!("({refused}) 2> /dev/null"));
     let account = format!("alice@{}", world.server.address);
     for name in ["link", "pipe", "socket"] {
@@ -93,13 +93,13 @@ fn only_files_and_directories_come_into_a_mailbox_and_others_are_refused_at_the_
         let place = format!("{account}:{name}");
         let refused = world.xfer(&["mv", &place, ":outbox/bob/"]).refused(1);
         let why = "only files and directories are sent";
-        assert_eq!(refused, format!("xfer: cannot move \"/{name}\": {why}"));
+        assert_eq!(refused, format!("xfer: cannot move '/{name}': {why}"));
         let why = if name == "link" { why } else { "it is not a regular file" };
         for arguments in
             [&["cp", &place, ":outbox/bob/new"][..], &["send", &place, &account, "--to", "bob"]]
         {
             let refused = world.xfer(arguments).refused(1);
-            assert_eq!(refused, format!("xfer: cannot send \"/{name}\": {why}"));
+            assert_eq!(refused, format!("xfer: cannot send '/{name}': {why}"));
         }
     }
     assert_eq!(alice.shell("ls -A . outbox/bob | tr '\\n' ' '"), {
@@ -131,10 +131,10 @@ fn a_link_on_the_command_line_means_what_it_leads_to() {
     assert_eq!(fs::read_to_string(arrives(&bob, "inbox/alice/photos/photo")).unwrap(), "photo");
     assert_eq!(bob.shell("find inbox/alice -type l"), "");
     let line = send("dangling").refused(1);
-    assert_eq!(line, "xfer: cannot read \"dangling\": no such file or directory");
+    assert_eq!(line, "xfer: cannot read 'dangling': no such file or directory");
     run_within(Command::new("mkfifo").arg(outside.join("pipe")), PATIENCE).succeeded();
     let line = send("pipe").refused(1);
-    assert_eq!(line, "xfer: cannot read \"pipe\": it is not a regular file");
+    assert_eq!(line, "xfer: cannot read 'pipe': it is not a regular file");
     assert_eq!(alice.shell("ls -A outbox/bob . | grep -v '^newest$\\|^photos$'"), {
         ".:\ninbox\noutbox\n\noutbox/bob:"
     });

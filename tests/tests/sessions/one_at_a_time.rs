@@ -108,7 +108,7 @@ fn a_mount_that_was_taken_over_shows_nothing_that_another_may_have_changed() {
     );
     // Fill the kernel's caches: names, absent names, attributes, data, listings, link targets.
     let look =
-        "cat file d/file && ls -lR && stat file d d/e && readlink link && ! ls absent d/absent";
+        "cat file d/file && ls -lR && stat file d d/e && readlink link && fails ls absent d/absent";
     first.shell(&format!("{look} && {look}"));
     let mut open = fs::File::open(first.path("kept")).unwrap();
     let open_below = fs::File::open(first.path("d/e/kept")).unwrap();
@@ -196,7 +196,7 @@ fn what_is_open_on_a_mount_that_was_taken_over_is_not_reached_by_any_path() {
 fn a_mount_whose_session_was_ended_gives_errors_for_all_that_is_not_open() {
     let world = World::new(&["alice"]);
     let mut mount = world.mount("alice");
-    mount.shell("mkdir d && echo text > d/file && cat d/file && ! ls absent && ls -l d");
+    mount.shell("mkdir d && echo text > d/file && cat d/file && fails ls absent && ls -l d");
     mount.sync();
     world.server.command(&["session", "end", "alice"]).succeeded();
     mount.says("the session is over");

@@ -142,7 +142,7 @@ fn what_one_user_has_no_room_for_is_sent_to_the_others_all_the_same() {
     let mut lines: Vec<&str> = done.stderr.lines().collect();
     lines.sort();
     let expected = ["album", "report"]
-        .map(|name| format!("xfer: cannot send \"{name}\": the inbox of bob is full"));
+        .map(|name| format!("xfer: cannot send '{name}': the inbox of bob is full"));
     assert_eq!(lines, expected);
     let names = |user: &str| {
         inbox(&world, user).into_iter().map(|(_, path)| path.replace("/inbox/alice/", ""))
@@ -161,9 +161,9 @@ fn what_one_user_has_no_room_for_is_sent_to_the_others_all_the_same() {
     let done = xfer(&world, &["send", "nothing", "album", "other", "{}", "--to", "carol"]);
     let lines: Vec<&str> = done.stderr.lines().collect();
     let expected = [
-        "xfer: cannot read \"nothing\": no such file or directory",
-        "xfer: cannot read \"album/socket\": it is not a regular file",
-        "xfer: cannot send \"album\": not all of it could be stored",
+        "xfer: cannot read 'nothing': no such file or directory",
+        "xfer: cannot read 'album/socket': it is not a regular file",
+        "xfer: cannot send 'album': not all of it could be stored",
     ];
     assert_eq!(lines, expected);
     assert!(names("carol").any(|name| name == "other"));
@@ -245,7 +245,7 @@ fn a_server_that_went_away_is_said_once_and_waited_for_once() {
     mount.shell("ls -R > /dev/null");
     world.server.kill();
     let line = xfer(&world, &["send", "f", "{}", "--to", "bob"]).refused(1);
-    assert_eq!(line, "xfer: cannot send \"f\": the server does not answer");
+    assert_eq!(line, "xfer: cannot send 'f': the server does not answer");
     world.server.restart();
     wait_until("the mount to be connected", PATIENCE, || mount.is_connected());
     assert_eq!(mount.shell("ls -A outbox/bob"), "");
@@ -262,7 +262,7 @@ fn a_server_that_went_away_is_said_once_and_waited_for_once() {
     wait_until("a part", PATIENCE, || relay.passed().up - begun > 8 << 20);
     relay.cut();
     assert_eq!(send.ended_within(PATIENCE), Some(1), "{}", send.said());
-    let line = "xfer: cannot write \"/outbox/bob/big\": the server does not answer";
+    let line = "xfer: cannot write '/outbox/bob/big': the server does not answer";
     assert_eq!(send.said(), line);
     relay.mend();
     assert_eq!(inbox(&world, "bob"), [("alice".to_owned(), "/inbox/alice/f".to_owned())]);
