@@ -54,10 +54,10 @@ build() {
         --tag "localhost/$CONTAINER" --file packaging/Containerfile . >/dev/null
 }
 
-# A free port, since the container has the machine's network. No control groups: some machines have them in a
-# way that podman's runtime refuses.
+# A free port, since the container has the machine's network. No control groups, and no more open files than
+# this machine allows: what podman sets by itself is refused on some machines.
 start() {
-    podman run --detach --cgroups disabled --name "$CONTAINER" --network host --volume "$CONTAINER:/var/lib/xfer" \
+    podman run --detach --cgroups disabled --ulimit host --name "$CONTAINER" --network host --volume "$CONTAINER:/var/lib/xfer" \
         "localhost/$CONTAINER" run --listen "127.0.0.1:$port" >/dev/null
     local end=$((SECONDS + 30))
     until podman logs "$CONTAINER" 2>&1 | grep -q 'listening on'; do

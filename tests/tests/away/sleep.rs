@@ -56,7 +56,7 @@ fn a_machine_can_sleep_though_programs_wait_for_a_server_that_is_gone() {
     logind.announce_sleep();
     wait_until("the mount to let the machine sleep", PATIENCE, || !logind.is_delayed());
     assert!(announced.elapsed() < Duration::from_secs(8), "{:?}", announced.elapsed());
-    assert!(mount.said().contains("are sent when it wakes up"), "{}", mount.said());
+    assert!(mount.said().contains("to be sent when it wakes up: "), "{}", mount.said());
     wait_until("the program to end", PATIENCE, || waiting.try_wait().unwrap().is_some());
     // Whatever is done in the last moment is answered at once.
     assert_eq!(errno(fs::read(mount.path("cold"))), libc::ETIMEDOUT);

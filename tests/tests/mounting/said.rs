@@ -68,10 +68,10 @@ fn a_mount_in_the_background_logs_to_the_systems_log_and_each_line_with_the_seve
     wait_until("a change that waits", PATIENCE, || !status().contains("\"pending_ops\": 0"));
     world.server.command(&["session", "end", "alice"]).succeeded();
     relay.mend();
-    logged(&[" ERROR ", "were not durable"]);
+    logged(&[" ERROR ", "; not on the server: "]);
     go_on("end");
     // It says last why it failed.
-    logged(&["<11>xfer-mount[", "are not on the server", "see: xfer rescue list"]);
+    logged(&["<11>xfer-mount[", "not on the server", "see: xfer rescue list"]);
     assert_eq!(script.ended_within(PATIENCE), Some(0), "{}", script.said());
     for line in lines.lock().unwrap().iter() {
         // The facility is that of users.
