@@ -65,6 +65,7 @@ for_tarball=(
 for_container=(
     debootstrap:debootstrap
     podman:podman
+    runc:runc
 )
 
 for_macos=(
