@@ -612,6 +612,7 @@ impl Pairing {
             }
         }
         both!(self, |store| store.deliveries.count_waiting()).unwrap();
+        both!(self, |store| store.keys.count_good(time(self.secs))).unwrap();
         let accounts = both!(self, |store| async {
             let accounts = store.accounts.list().await;
             accounts.map(|all| all.into_iter().map(untidied).collect::<Vec<_>>())

@@ -1,6 +1,7 @@
 //! The waists that concern accounts alone. They need only rows, so a command that manages accounts
 //! never touches contents.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -117,6 +118,10 @@ impl Failures for Ledger {
 impl Keys for Ledger {
     fn of(&self, account: AccountId) -> Answer<'_, Vec<DeviceKey>> {
         self.hop(move |rows| rows.keys(account))
+    }
+
+    fn count_good(&self, at: Timestamp) -> Answer<'_, BTreeMap<AccountId, usize>> {
+        self.hop(move |rows| rows.count_good_keys(at))
     }
 
     fn enrol(&self, account: AccountId, key: DeviceKey) -> Answer<'_, Enrolment> {

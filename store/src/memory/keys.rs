@@ -1,5 +1,7 @@
 //! Devices' keys, and invitations, in memory.
 
+use std::collections::BTreeMap;
+
 use xfer_protocol::Timestamp;
 use xfer_protocol::limits::KEYS_MAX;
 use xfer_protocol::message::{DeviceKey, PublicKey};
@@ -16,6 +18,16 @@ impl Keys for Memory {
         let mut keys = state.keys.get(&account).cloned().unwrap_or_default();
         keys.sort_by_key(|known| (known.enrolled, known.key.0));
         answer(Ok(keys))
+    }
+
+    fn count_good(&self, at: Timestamp) -> Answer<'_, BTreeMap<AccountId, usize>> {
+        let is_good = |key: &&DeviceKey| key.expires.is_none_or(|expires| expires > at);
+        let state = self.lock();
+        let counts = state.keys.iter().map(|(account, keys)| {
+            let count = keys.iter().filter(is_good).count();
+            (*account, count)
+        });
+        answer(Ok(counts.filter(|(_, count)| *count > 0).collect()))
     }
 
     fn enrol(&self, account: AccountId, key: DeviceKey) -> Answer<'_, Enrolment> {

@@ -1,6 +1,8 @@
 //! The waist for the keys of devices, by which they log in without a password, and for invitations
 //! to make one.
 
+use std::collections::BTreeMap;
+
 use xfer_protocol::Timestamp;
 use xfer_protocol::message::{DeviceKey, PublicKey};
 
@@ -10,6 +12,9 @@ use crate::{AccountId, Answer};
 pub trait Keys: Send + Sync {
     /// An account's keys, sorted by the time of their enrolment.
     fn of(&self, account: AccountId) -> Answer<'_, Vec<DeviceKey>>;
+
+    /// How many keys each account has that are not refused at a time. Accounts that have none are left out.
+    fn count_good(&self, at: Timestamp) -> Answer<'_, BTreeMap<AccountId, usize>>;
 
     /// Adds a key, or replaces what is known of it.
     fn enrol(&self, account: AccountId, key: DeviceKey) -> Answer<'_, Enrolment>;

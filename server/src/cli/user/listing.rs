@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Serialize;
-use xfer_protocol::message::DeviceKey;
 use xfer_protocol::{Timestamp, size};
 use xfer_store::{Account, WrongPasswords};
 
@@ -94,21 +93,18 @@ fn gather(context: &mut Context<'_>) -> Result<Listing, Failure> {
     let now = Timestamp::from(SystemTime::now());
     let accounts = ledger.list()?;
     let mut mounted = mounted(context, &ledger, &accounts)?;
-    let is_good = |key: &DeviceKey| key.expires.is_none_or(|at| at > now);
-    let users = accounts.into_iter().map(|account| {
-        let keys = ledger.waiter.wait(ledger.keys().of(account.id))?;
-        Ok(User {
-            name: account.name.to_string(),
-            limits: Limits::of(&account),
-            takes_passwords: account.takes_passwords,
-            has_password: account.password.is_some(),
-            keys: keys.iter().filter(|key| is_good(key)).count(),
-            disabled: account.is_disabled(now),
-            disabled_from_secs: account.disabled_from.map(Timestamp::secs),
-            session: mounted.remove(&account.name.to_string()),
-        })
+    let keys = ledger.waiter.wait(ledger.keys().count_good(now))?;
+    let users = accounts.into_iter().map(|account| User {
+        name: account.name.to_string(),
+        limits: Limits::of(&account),
+        takes_passwords: account.takes_passwords,
+        has_password: account.password.is_some(),
+        keys: keys.get(&account.id).copied().unwrap_or_default(),
+        disabled: account.is_disabled(now),
+        disabled_from_secs: account.disabled_from.map(Timestamp::secs),
+        session: mounted.remove(&account.name.to_string()),
     });
-    let users = users.collect::<Result<_, Failure>>()?;
+    let users = users.collect();
     let mut failures = ledger.wrong_passwords()?;
     // Counts for single users come first, those for all users of an address last.
     failures.sort_by_key(|failures| failures.user.is_empty());

@@ -1,5 +1,7 @@
 //! The rows of devices' keys, and of invitations.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, Row, Transaction, params};
 use xfer_protocol::Timestamp;
 use xfer_protocol::limits::KEYS_MAX;
@@ -16,6 +18,24 @@ impl SqliteStore {
     /// If the database fails.
     pub fn keys(&self, account: AccountId) -> Result<Vec<DeviceKey>, StoreError> {
         self.connections.read(|reader| list(reader, account))
+    }
+
+    /// How many keys each account has that are not refused at a time. Accounts that have none are left out.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn count_good_keys(&self, at: Timestamp) -> Result<BTreeMap<AccountId, usize>, StoreError> {
+        let sql = "SELECT account, count(*) FROM device_keys
+                   WHERE expires_secs IS NULL OR (expires_secs, expires_nanos) > (?, ?)
+                   GROUP BY account";
+        let params = params![at.secs(), at.nanos()];
+        let counts = self.connections.read(|reader| {
+            all(reader, sql, params, |row| {
+                let (account, count): (i64, i64) = (row.get(0)?, row.get(1)?);
+                Ok((AccountId(account.cast_unsigned()), count as usize))
+            })
+        })?;
+        Ok(counts.into_iter().collect())
     }
 
     /// Adds a key, or replaces what is known of it.
