@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use xfer_protocol::size;
 
 use crate::drive::Client;
-use xfer_protocol::size;
 
 /// How long operations that wait may take to fail.
 const ANSWERED_MAX: Duration = Duration::from_millis(500);

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use xfer_protocol::{Seq, size};
 
 use super::Writing;
 use crate::core::{Change, Ending, Trace};
 use crate::drive::Client;
-use xfer_protocol::Seq;
-use xfer_protocol::size;
 
 /// The pause after a rescue has failed.
 const RETRY: Duration = Duration::from_secs(5);
