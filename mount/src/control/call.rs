@@ -31,12 +31,7 @@ impl Call {
         let asked = self.ask(Ask::Status).and_then(|mut answers| next(&mut answers));
         match asked.map_err(|error| self.silent(&error))? {
             Answer::Status(status) => Ok(*status),
-            Answer::Failed { why, .. } => Err(self.failed(&why, Exit::Other)),
-            Answer::Stats(_)
-            | Answer::Progress { .. }
-            | Answer::InboxNews(_)
-            | Answer::OfNode(_)
-            | Answer::Done => Err(self.strange()),
+            other => Err(self.unexpected(&other)),
         }
     }
 
@@ -48,12 +43,7 @@ impl Call {
         });
         match asked.map_err(|error| self.silent(&error))? {
             Answer::InboxNews(news) => Ok(news),
-            Answer::Failed { why, .. } => Err(self.failed(&why, Exit::Other)),
-            Answer::Status(_)
-            | Answer::Stats(_)
-            | Answer::Progress { .. }
-            | Answer::OfNode(_)
-            | Answer::Done => Err(self.strange()),
+            other => Err(self.unexpected(&other)),
         }
     }
 
@@ -62,15 +52,8 @@ impl Call {
     pub(super) fn of_node(mut self, ask: Ask) -> Option<Result<Option<String>, i32>> {
         self.stream.set_read_timeout(None).ok()?;
         let mut answers = self.ask(ask).ok()?;
-        match next(&mut answers).ok()? {
-            Answer::OfNode(answer) => Some(answer),
-            Answer::Status(_)
-            | Answer::Stats(_)
-            | Answer::Progress { .. }
-            | Answer::InboxNews(_)
-            | Answer::Done
-            | Answer::Failed { .. } => None,
-        }
+        let Answer::OfNode(answer) = next(&mut answers).ok()? else { return None };
+        Some(answer)
     }
 
     /// Asks for the mount's counters.
@@ -83,11 +66,7 @@ impl Call {
                 let why = "its xfer-mount keeps no counters; mount again with a newer one";
                 Err(self.failed(why, Exit::Other))
             }
-            Answer::Status(_)
-            | Answer::Progress { .. }
-            | Answer::InboxNews(_)
-            | Answer::OfNode(_)
-            | Answer::Done => Err(self.strange()),
+            other => Err(self.unexpected(&other)),
         }
     }
 
@@ -106,9 +85,7 @@ impl Call {
                     let exit = if lost { Exit::Lost } else { Exit::Other };
                     return Err(self.failed(&why, exit));
                 }
-                Answer::Status(_) | Answer::Stats(_) | Answer::InboxNews(_) | Answer::OfNode(_) => {
-                    return Err(self.strange());
-                }
+                other => return Err(self.unexpected(&other)),
             }
         }
     }
@@ -120,11 +97,15 @@ impl Call {
         Ok(BufReader::new(self.stream.try_clone()?))
     }
 
-    fn strange(&self) -> Failure {
-        self.failed(
-            "its xfer-mount gave an answer to something else; mount again with the same version",
-            Exit::Other,
-        )
+    /// An answer that is not one to the question.
+    fn unexpected(&self, answer: &Answer) -> Failure {
+        let why = match answer {
+            Answer::Failed { why, .. } => why,
+            _ => {
+                "its xfer-mount gave an answer to something else; mount again with the same version"
+            }
+        };
+        self.failed(why, Exit::Other)
     }
 
     fn failed(&self, why: &str, exit: Exit) -> Failure {

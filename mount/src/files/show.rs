@@ -14,7 +14,8 @@ use xfer_protocol::shown::{shown, shown_json};
 
 use super::place::absolute;
 use super::tree::{Kind, Meta};
-use crate::process::exit::{Exit, Failure};
+use crate::process::exit::Failure;
+use crate::process::output::unwritten;
 
 /// An entry, as `--json` prints it.
 #[derive(Serialize)]
@@ -216,9 +217,7 @@ impl Output {
         // What is left in the buffer is for nobody.
         let _ = self.out.into_parts();
         match failed {
-            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(Failure::new(Exit::Other, format!("cannot write to standard output: {error}")))
-            }
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(unwritten(&error)),
             Some(_) | None => Ok(()),
         }
     }

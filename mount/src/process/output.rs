@@ -16,11 +16,14 @@ use crate::process::exit::{Exit, Failure};
 /// If standard output can't be written.
 pub fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Other, format!("cannot write to standard output: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritten(&error)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// That standard output can't be written.
+pub fn unwritten(error: &io::Error) -> Failure {
+    Failure::new(Exit::Other, format!("cannot write to standard output: {error}"))
 }
 
 /// Prints one line, in which control characters are escaped.
@@ -69,9 +72,7 @@ impl Repeated {
         match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => {
-                Err(Failure::new(Exit::Other, format!("cannot write to standard output: {error}")))
-            }
+            Err(error) => Err(unwritten(&error)),
         }
     }
 
