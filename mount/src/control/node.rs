@@ -15,27 +15,29 @@ use super::{Answer, Ask, Mounted};
 /// The attributes that are told: those by which a user knows what is sent or arrived.
 const TOLD: &str = "user.xfer.";
 
-/// An extended attribute of the node at a path in the tree that is mounted at `mountpoint`. `None` if its
-/// process does not say.
-pub fn attribute(
-    mountpoint: &Path,
-    path: &Path,
-    name: &str,
-) -> Option<Result<Option<String>, Errno>> {
+/// An extended attribute of the node at a path in the tree that is mounted at `mountpoint`.
+///
+/// # Errors
+/// Those of the tree, and EACCES if the mount's process does not say.
+pub fn attribute(mountpoint: &Path, path: &Path, name: &str) -> Result<Option<String>, Errno> {
     let (path, name) = (hex::encode(path.as_os_str().as_bytes()), name.to_owned());
     ask(mountpoint, Ask::Attribute { path, name })
 }
 
-/// Gives an order for something in a mailbox, likewise.
-pub fn order(mountpoint: &Path, path: &Path, order: Order) -> Option<Result<(), Errno>> {
+/// Gives an order for something in a mailbox.
+///
+/// # Errors
+/// As [`attribute`].
+pub fn order(mountpoint: &Path, path: &Path, order: Order) -> Result<(), Errno> {
     let path = hex::encode(path.as_os_str().as_bytes());
     let order = String::from_utf8_lossy(order.value()).into_owned();
-    Some(ask(mountpoint, Ask::Order { path, order })?.map(drop))
+    ask(mountpoint, Ask::Order { path, order }).map(drop)
 }
 
-fn ask(mountpoint: &Path, ask: Ask) -> Option<Result<Option<String>, Errno>> {
-    let answer = Call::to(&socket_of(mountpoint)?, mountpoint.to_owned())?.of_node(ask)?;
-    Some(answer.map_err(|number| Errno::from_number(number).unwrap_or(Errno::EIO)))
+fn ask(mountpoint: &Path, ask: Ask) -> Result<Option<String>, Errno> {
+    let call = socket_of(mountpoint).and_then(|socket| Call::to(&socket, mountpoint.to_owned()));
+    let answer = call.and_then(|call| call.of_node(ask)).ok_or(Errno::EACCES)?;
+    answer.map_err(|number| Errno::from_number(number).unwrap_or(Errno::EIO))
 }
 
 /// The mount's answer to a question for an attribute.

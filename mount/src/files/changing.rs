@@ -8,10 +8,11 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use xfer_client::core::Order;
 
+use super::errno::{Why, words};
 use super::opening::Opened;
 use super::pattern::{expand, last_name};
 use super::place::{Place, absolute, must_be_in_tree};
-use super::report::{Report, words};
+use super::report::Report;
 use super::staging::{Key, is_in_mailbox, put_in_place, put_with_note, rename_with_note};
 use super::tree::{Changes, Kind, Meta, Removed, Tree};
 use super::walking::{Next, walk};
@@ -112,6 +113,7 @@ pub(super) fn copy(
     copy_to(tree, &apart, (from, meta), &part, None);
     let moved = match apart.is_clean() {
         true => send_directory(tree, &part, to, note),
+        false if apart.is_unanswered() => Err(Errno::TIMEDOUT),
         false => Err(Errno::CANCELED),
     };
     if let Err(errno) = moved {
@@ -195,17 +197,18 @@ fn is_record(tree: &dyn Tree, path: &Path) -> bool {
 }
 
 /// Why something was not sent, in words.
-pub(super) fn sending(errno: Errno, to: &Path) -> String {
+pub(super) fn sending(errno: Errno, to: &Path) -> Why {
     let user = to.iter().nth(1).unwrap_or_default().to_string_lossy();
-    match errno {
+    let words = match errno {
         Errno::DQUOT => format!("the inbox of {user} is full"),
         Errno::NOENT => format!("there is no other user {user} to send to"),
         Errno::NOTEMPTY | Errno::EXIST => {
             "a directory of that name waits to be sent; remove that".to_owned()
         }
         Errno::PERM => "only files and directories are sent".to_owned(),
-        other => words(other),
-    }
+        other => return other.into(),
+    };
+    Why::with_words(errno, words)
 }
 
 fn key(from: &Path, to: &Path) -> Key {
@@ -228,7 +231,11 @@ pub(super) fn clear(tree: &dyn Tree, path: &Path) -> Result<(), Errno> {
     };
     let report = Report::new();
     remove(tree, &report, path, meta);
-    if report.is_clean() { Ok(()) } else { Err(Errno::EXIST) }
+    match report.is_clean() {
+        true => Ok(()),
+        false if report.is_unanswered() => Err(Errno::TIMEDOUT),
+        false => Err(Errno::EXIST),
+    }
 }
 
 /// Moves files and directories.
@@ -244,9 +251,9 @@ pub(super) fn mv(line: MvLine) -> Result<(), Failure> {
             }
             let Err(errno) = opened.tree.rename(&from, &to) else { continue };
             let why = match errno {
-                Errno::INVAL => "that would be into itself".to_owned(),
+                Errno::INVAL => "that would be into itself".into(),
                 _ if is_in_mailbox(&to) => sending(errno, &to),
-                other => words(other),
+                other => other.into(),
             };
             opened.report.fail_with("move", &absolute(&from), why);
         }

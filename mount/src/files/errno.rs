@@ -1,5 +1,7 @@
-//! Errors of trees as errors of this machine. Trees have Linux's numbers; other systems have numbers of
-//! their own for the same names.
+//! Errors of trees as errors of this machine, and in words. Trees have Linux's numbers; other systems have
+//! numbers of their own for the same names.
+
+use std::io;
 
 use rustix::io::Errno;
 use xfer_protocol::Errno as OfTree;
@@ -50,6 +52,77 @@ same! {
     ETIMEDOUT = TIMEDOUT,
     ESTALE = STALE,
     EDQUOT = DQUOT,
+}
+
+/// The error of a system call.
+pub(super) fn of_io(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+/// Why something failed: the error, if it was one, and the words for it.
+#[derive(Debug)]
+pub(super) struct Why {
+    errno: Option<Errno>,
+    words: String,
+}
+
+impl Why {
+    /// An error with words that fit what was being done.
+    pub(super) fn with_words(errno: Errno, words: impl Into<String>) -> Why {
+        Why { errno: Some(errno), words: words.into() }
+    }
+
+    /// Whether it was one of these errors.
+    pub(super) fn is_any_of(&self, errnos: &[Errno]) -> bool {
+        self.errno.is_some_and(|errno| errnos.contains(&errno))
+    }
+
+    pub(super) fn words(&self) -> &str {
+        &self.words
+    }
+}
+
+impl From<Errno> for Why {
+    fn from(errno: Errno) -> Why {
+        Why::with_words(errno, words(errno))
+    }
+}
+
+impl From<String> for Why {
+    fn from(words: String) -> Why {
+        Why { errno: None, words }
+    }
+}
+
+impl From<&str> for Why {
+    fn from(words: &str) -> Why {
+        Why::from(words.to_owned())
+    }
+}
+
+/// An error as users read it.
+pub(super) fn words(errno: Errno) -> String {
+    match errno {
+        Errno::NOENT => "no such file or directory".to_owned(),
+        Errno::ISDIR => "it is a directory".to_owned(),
+        Errno::NOTDIR => "not a directory".to_owned(),
+        Errno::INVAL => "it is not a regular file".to_owned(),
+        Errno::EXIST => "it exists already".to_owned(),
+        Errno::DQUOT => {
+            "the quota is exceeded; remove something, or ask for a larger quota".to_owned()
+        }
+        Errno::NOSPC => "no space is left on the disk".to_owned(),
+        Errno::TIMEDOUT => "the server does not answer".to_owned(),
+        Errno::BUSY => "it is in use, or another client has the tree".to_owned(),
+        Errno::CANCELED => "not all of it could be copied".to_owned(),
+        other => match of_tree(other) {
+            Some(known) => known.to_string(),
+            None => {
+                let text = io::Error::from(other).to_string();
+                text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+            }
+        },
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 use rustix::io::Errno;
 
+use super::errno::{Why, words};
 use super::place::Place;
-use super::report::{Report, words};
+use super::report::Report;
 use super::tree::{Meta, Tree};
 
 /// Bytes that are not UTF-8 are matched as letters from here on, which no name has for other reasons.
@@ -81,10 +82,10 @@ pub(super) fn expand(
                 }
             }
             Err(errno) => {
-                let mut why = words(errno);
-                if let Some(hint) = place.as_port().filter(|_| errno == Errno::NOENT) {
-                    why.push_str(&format!("; {hint}"));
-                }
+                let why = match place.as_port().filter(|_| errno == Errno::NOENT) {
+                    Some(hint) => Why::with_words(errno, format!("{}; {hint}", words(errno))),
+                    None => errno.into(),
+                };
                 report.fail_with(what, &shown_path(place), why);
             }
         }
@@ -101,8 +102,8 @@ fn has_pattern(path: &Path) -> bool {
 }
 
 /// The nodes that match a path with patterns, in the order of their names.
-fn matching(tree: &dyn Tree, path: &Path) -> Result<Vec<(PathBuf, Meta)>, String> {
-    let root = tree.stat(Path::new("")).map_err(words)?;
+fn matching(tree: &dyn Tree, path: &Path) -> Result<Vec<(PathBuf, Meta)>, Why> {
+    let root = tree.stat(Path::new(""))?;
     let mut found = vec![(PathBuf::new(), root)];
     for name in path.iter() {
         let pattern = has_pattern(Path::new(name)).then(|| NamePattern::parse(name)).transpose()?;
@@ -114,11 +115,11 @@ fn matching(tree: &dyn Tree, path: &Path) -> Result<Vec<(PathBuf, Meta)>, String
                     match tree.stat(&path) {
                         Ok(meta) => next.push((path, meta)),
                         Err(Errno::NOENT) => {}
-                        Err(errno) => return Err(words(errno)),
+                        Err(errno) => return Err(errno.into()),
                     }
                 }
                 Some(pattern) => {
-                    let entries = tree.list(&directory).map_err(words)?;
+                    let entries = tree.list(&directory)?;
                     let matched = entries.into_iter().filter(|(name, _)| pattern.matches(name));
                     next.extend(matched.map(|(name, meta)| (directory.join(name), meta)));
                 }

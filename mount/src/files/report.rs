@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::io::Errno;
 use xfer_protocol::shown::shown;
 
-use super::errno;
+use super::errno::Why;
 use super::place::absolute;
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::complain;
@@ -41,16 +41,16 @@ impl Report {
 
     /// Says that something can't be done with a path in the tree.
     pub(super) fn fail(&self, what: &str, path: &Path, errno: Errno) {
-        self.fail_with(what, &absolute(path), words(errno));
+        self.fail_with(what, &absolute(path), errno);
     }
 
     /// Says that something can't be done with a path of any side, and why.
-    pub(super) fn fail_with(&self, what: &str, path: &Path, why: impl AsRef<str>) {
-        let (path, why) = (shown(&path.to_string_lossy()), why.as_ref());
-        if why == words(Errno::TIMEDOUT) {
+    pub(super) fn fail_with(&self, what: &str, path: &Path, why: impl Into<Why>) {
+        let (path, why) = (shown(&path.to_string_lossy()), why.into());
+        if why.is_any_of(&[Errno::TIMEDOUT]) {
             self.unanswered.store(true, Ordering::Relaxed);
         }
-        self.fail_line(&format!("cannot {what} '{path}': {why}"));
+        self.fail_line(&format!("cannot {what} '{path}': {}", why.words()));
     }
 
     /// Says that something failed.
@@ -63,7 +63,7 @@ impl Report {
 
     /// Whether nothing failed so far.
     pub(super) fn is_clean(&self) -> bool {
-        self.failed.load(Ordering::Relaxed) == 0
+        self.failures() == 0
     }
 
     /// How many things failed so far.
@@ -127,30 +127,5 @@ impl Report {
     /// Ends the progress.
     pub(super) fn end(&self) {
         self.progress.finish_and_clear();
-    }
-}
-
-/// An error as users read it.
-pub(super) fn words(errno: Errno) -> String {
-    match errno {
-        Errno::NOENT => "no such file or directory".to_owned(),
-        Errno::ISDIR => "it is a directory".to_owned(),
-        Errno::NOTDIR => "not a directory".to_owned(),
-        Errno::INVAL => "it is not a regular file".to_owned(),
-        Errno::EXIST => "it exists already".to_owned(),
-        Errno::DQUOT => {
-            "the quota is exceeded; remove something, or ask for a larger quota".to_owned()
-        }
-        Errno::NOSPC => "no space is left on the disk".to_owned(),
-        Errno::TIMEDOUT => "the server does not answer".to_owned(),
-        Errno::BUSY => "it is in use, or another client has the tree".to_owned(),
-        Errno::CANCELED => "not all of it could be copied".to_owned(),
-        other => match errno::of_tree(other) {
-            Some(known) => known.to_string(),
-            None => {
-                let text = std::io::Error::from(other).to_string();
-                text.split(" (os error").next().unwrap_or(&text).to_lowercase()
-            }
-        },
     }
 }

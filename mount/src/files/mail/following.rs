@@ -14,9 +14,10 @@ use std::time::Duration;
 use xfer_client::connect::Target;
 use xfer_protocol::shown::Shown;
 
+use super::super::errno::words;
 use super::super::mounts;
 use super::super::opening::{Opened, end_on_signals};
-use super::super::report::{Report, words};
+use super::super::report::Report;
 use super::super::show::Output;
 use super::super::tree::Changes;
 use super::arrival::{Arrival, Known, all};

@@ -16,11 +16,11 @@ use xfer_protocol::tree::is_note;
 use xfer_protocol::user;
 
 use super::super::changing::copy;
+use super::super::errno::Why;
 use super::super::mounts::as_places;
 use super::super::opening::Opened;
 use super::super::pattern::{expand, last_name};
 use super::super::place::{Either, Place, absolute};
-use super::super::report::words;
 use super::super::show::{Listed, Output};
 use super::super::transfer::{Given, Storing, Transfer, scan};
 use super::super::tree::{Changes, Meta};
@@ -223,12 +223,12 @@ fn retry(account: &str, access: AccessLine) -> Result<(), Failure> {
 
 fn give(opened: &Opened, path: &Path, order: Order, verb: &str) {
     let Err(errno) = opened.tree.order(path, order) else { return };
-    let why = match errno {
-        Errno::INVAL => "it is not in the outbox; to send other files: xfer send".to_owned(),
-        Errno::EXIST => "it was sent already; to send it again: xfer send".to_owned(),
-        Errno::BUSY => "a program is writing to it; try again when it has closed it".to_owned(),
-        Errno::DQUOT => "the inbox is full; it is sent when there is room".to_owned(),
-        errno => words(errno).to_string(),
+    let why: Why = match errno {
+        Errno::INVAL => "it is not in the outbox; to send other files: xfer send".into(),
+        Errno::EXIST => "it was sent already; to send it again: xfer send".into(),
+        Errno::BUSY => "a program is writing to it; try again when it has closed it".into(),
+        Errno::DQUOT => "the inbox is full; it is sent when there is room".into(),
+        errno => errno.into(),
     };
     opened.report.fail_with(verb, &absolute(path), why);
 }

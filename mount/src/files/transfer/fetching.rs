@@ -12,8 +12,9 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock, futimens};
 use rustix::io::Errno;
 
+use super::super::errno::of_io;
 use super::super::staging::Key;
-use super::super::tree::{Kind, Meta, Source, errno, times};
+use super::super::tree::{Kind, Meta, Source, times};
 use super::{Transfer, Trouble, are_alike};
 
 /// Files from this size on are on this machine's disk before they get their names, in bytes.
@@ -29,7 +30,7 @@ impl Transfer<'_> {
             && self.is_there(meta, (there, Path::new("")), || self.is_same(from, meta, to))?
         {
             self.report.skip(meta.size);
-            let file = File::open(to).map_err(|error| writing(errno(error)))?;
+            let file = File::open(to).map_err(|error| writing(of_io(error)))?;
             return settle(&file, meta).map_err(writing);
         }
         let reading = |errno| Trouble::there("read", from, errno);
@@ -41,9 +42,9 @@ impl Transfer<'_> {
         let Some(file) = file else {
             return Err(Trouble::because("write", to, "another xfer is fetching it"));
         };
-        let done = file.metadata().map_err(|error| writing(errno(error)))?.len();
+        let done = file.metadata().map_err(|error| writing(of_io(error)))?.len();
         let done = if done <= meta.size { done } else { 0 };
-        file.set_len(done).map_err(|error| writing(errno(error)))?;
+        file.set_len(done).map_err(|error| writing(of_io(error)))?;
         if done > 0 {
             self.report.skip(done);
         }
@@ -63,11 +64,11 @@ impl Transfer<'_> {
         }
         settle(&file, meta).map_err(writing)?;
         if before.is_some() || meta.size >= SYNCED_BYTES_MIN {
-            file.sync_all().map_err(|error| writing(errno(error)))?;
+            file.sync_all().map_err(|error| writing(of_io(error)))?;
         }
         fs::rename(&part, to).map_err(|error| {
             let _ = fs::remove_file(&part);
-            writing(errno(error))
+            writing(of_io(error))
         })
     }
 
@@ -75,7 +76,7 @@ impl Transfer<'_> {
         let reading = |errno| Trouble::there("read", from, errno);
         let reading_here = |errno| Trouble::here("read", to, errno);
         let source = self.tree.open(from).map_err(reading)?;
-        let file = File::open(to).map_err(|error| reading_here(errno(error)))?;
+        let file = File::open(to).map_err(|error| reading_here(of_io(error)))?;
         are_alike((&*source, &reading), (&file as &dyn Source, &reading_here), meta.size)
     }
 
@@ -102,10 +103,10 @@ impl Transfer<'_> {
 pub(super) fn here(path: &Path) -> Result<Option<Meta>, Errno> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        found => found.map_err(errno)?,
+        found => found.map_err(of_io)?,
     };
     let target = match found.is_symlink() {
-        true => Some(fs::read_link(path).map_err(errno)?.into_os_string()),
+        true => Some(fs::read_link(path).map_err(of_io)?.into_os_string()),
         false => None,
     };
     Ok(Some(Meta::of_here(&found, target)))
@@ -116,7 +117,7 @@ fn own(path: &Path) -> Result<Option<File>, Errno> {
     loop {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(errno)?;
+        let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(of_io)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),
@@ -135,7 +136,7 @@ fn own(path: &Path) -> Result<Option<File>, Errno> {
 /// Gives a file the permissions and the time of its source.
 fn settle(file: &File, meta: &Meta) -> Result<(), Errno> {
     let mode = fs::Permissions::from_mode(u32::from(meta.mode & 0o777));
-    file.set_permissions(mode).map_err(errno)?;
+    file.set_permissions(mode).map_err(of_io)?;
     futimens(file, &times(meta.mtime))
 }
 
@@ -153,7 +154,7 @@ impl Transfer<'_> {
         let made = std::os::unix::fs::symlink(target, &part).and_then(|()| fs::rename(&part, to));
         made.map_err(|error| {
             let _ = fs::remove_file(&part);
-            writing(errno(error))
+            writing(of_io(error))
         })
     }
 }

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::futimens;
 use rustix::io::Errno;
 
+use super::super::errno::of_io;
 use super::super::opening::Opened;
 use super::super::pattern::{expand, last_name};
 use super::super::place::{Either, absolute};
 use super::super::reading::print;
 use super::super::show::Output;
-use super::super::tree::{Changes, Kind, Meta, errno, times};
+use super::super::tree::{Changes, Kind, Meta, times};
 use super::super::walking::{Next, walk};
 use super::pool::do_all;
 use super::{Transfer, Trouble, without_collisions};
@@ -148,7 +149,7 @@ fn make_directory(path: &Path, is_named: bool) -> Result<(), Errno> {
     };
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if errno_is_exist(&error) && is_directory(path) => Ok(()),
-        made => made.map_err(errno),
+        made => made.map_err(of_io),
     }
 }
 
@@ -157,10 +158,10 @@ fn errno_is_exist(error: &std::io::Error) -> bool {
 }
 
 fn settle_directory(path: &Path, meta: &Meta) -> Result<(), Errno> {
-    let directory = File::open(path).map_err(errno)?;
+    let directory = File::open(path).map_err(of_io)?;
     futimens(&directory, &times(meta.mtime))?;
     let mode = fs::Permissions::from_mode(u32::from(meta.mode & 0o777));
-    directory.set_permissions(mode).map_err(errno)
+    directory.set_permissions(mode).map_err(of_io)
 }
 
 /// Whether an argument means standard input or output.

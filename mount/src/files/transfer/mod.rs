@@ -21,8 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use rustix::io::Errno;
 
+use super::errno::Why;
 use super::place::absolute;
-use super::report::{Report, words};
+use super::report::Report;
 use super::staging::{is_in_mailbox, is_part_of};
 use super::tree::{Meta, Sink, Source, Tree};
 
@@ -52,7 +53,7 @@ pub(super) struct Trouble {
     what: &'static str,
     /// With what, as users read it.
     path: PathBuf,
-    why: String,
+    why: Why,
     /// Whether the other files will not do better.
     is_end: bool,
 }
@@ -73,16 +74,16 @@ impl Trouble {
             errno,
             Errno::DQUOT | Errno::NOSPC | Errno::TIMEDOUT | Errno::NOTCONN | Errno::INTR
         );
-        Trouble { what, path, why: words(errno), is_end }
+        Trouble { what, path, why: errno.into(), is_end }
     }
 
-    fn because(what: &'static str, path: &Path, why: impl Into<String>) -> Trouble {
+    fn because(what: &'static str, path: &Path, why: impl Into<Why>) -> Trouble {
         Trouble { what, path: path.to_owned(), why: why.into(), is_end: false }
     }
 
     /// Says so. Returns whether the other files may do better.
-    pub(super) fn tell(&self, report: &Report) -> bool {
-        report.fail_with(self.what, &self.path, &self.why);
+    pub(super) fn tell(self, report: &Report) -> bool {
+        report.fail_with(self.what, &self.path, self.why);
         !self.is_end
     }
 }

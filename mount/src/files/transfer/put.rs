@@ -10,10 +10,11 @@ use rustix::io::Errno;
 use super::super::changing::{
     Destination, clear, make_directory_unless_there, send_directory, sending, umask,
 };
+use super::super::errno::of_io;
 use super::super::opening::Opened;
 use super::super::place::{Either, Place, absolute};
 use super::super::staging::{Key, is_in_mailbox};
-use super::super::tree::{Changes, Kind, Meta, errno};
+use super::super::tree::{Changes, Kind, Meta};
 use super::fetching::here;
 use super::get::is_stream;
 use super::pool::do_all;
@@ -113,7 +114,7 @@ pub(in super::super) fn scan(path: &Path, given: Given) -> Result<(PathBuf, Meta
     // `.` and `..` have none.
     let named = match path.file_name() {
         Some(_) => path.to_owned(),
-        None => fs::canonicalize(path).map_err(|error| reading(errno(error)))?,
+        None => fs::canonicalize(path).map_err(|error| reading(of_io(error)))?,
     };
     Ok((named, meta))
 }
@@ -231,8 +232,8 @@ impl Transfer<'_> {
 /// The entries of a directory of this machine, in the order of their names.
 fn entries(path: &Path) -> Result<Vec<(PathBuf, Meta)>, Errno> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(path).map_err(errno)? {
-        let path = entry.map_err(errno)?.path();
+    for entry in fs::read_dir(path).map_err(of_io)? {
+        let path = entry.map_err(of_io)?.path();
         if let Some(meta) = here(&path)? {
             found.push((path, meta));
         }

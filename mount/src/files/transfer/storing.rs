@@ -14,9 +14,10 @@ use rustix::io::Errno;
 use xfer_client::machine;
 
 use super::super::changing::{clear, sending};
+use super::super::errno::of_io;
 use super::super::place::absolute;
 use super::super::staging::{Key, is_in_mailbox, put_in_place, put_with_note};
-use super::super::tree::{Kind, Meta, Removed, Source, errno};
+use super::super::tree::{Kind, Meta, Removed, Source};
 use super::fetching::here;
 use super::{CHUNK_BYTES, Transfer, Trouble, are_alike};
 
@@ -39,7 +40,7 @@ impl Transfer<'_> {
             Ok(there) if there.is_directory() => return Err(writing(Errno::ISDIR)),
             Ok(_) | Err(_) => {}
         }
-        let file = File::open(from).map_err(|error| reading(errno(error)))?;
+        let file = File::open(from).map_err(|error| reading(of_io(error)))?;
         let part = self.part(from, meta, to);
         self.drop_other_stored_parts(to, &part);
         self.fill(&file, from, meta, &part, to)?;
@@ -133,7 +134,7 @@ impl Transfer<'_> {
     fn is_stored(&self, from: &Path, meta: &Meta, to: &Path) -> Result<bool, Trouble> {
         let reading = |errno| Trouble::here("read", from, errno);
         let reading_there = |errno| Trouble::there("read", to, errno);
-        let file = File::open(from).map_err(|error| reading(errno(error)))?;
+        let file = File::open(from).map_err(|error| reading(of_io(error)))?;
         let stored = self.tree.open(to).map_err(reading_there)?;
         are_alike((&file as &dyn Source, &reading), (&*stored, &reading_there), meta.size)
     }
@@ -175,7 +176,7 @@ impl Transfer<'_> {
             loop {
                 let mut data = Vec::with_capacity(CHUNK_BYTES);
                 let read = stdin.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut data);
-                let read = read.map_err(|error| Trouble::here("read", input, errno(error)))?;
+                let read = read.map_err(|error| Trouble::here("read", input, of_io(error)))?;
                 if read == 0 {
                     return sink.close().map_err(writing);
                 }
@@ -196,7 +197,7 @@ impl Transfer<'_> {
 impl Trouble {
     /// Whether there was no room.
     fn is_of_room(&self) -> bool {
-        [Errno::DQUOT, Errno::NOSPC].iter().any(|errno| self.why == super::words(*errno))
+        self.why.is_any_of(&[Errno::DQUOT, Errno::NOSPC])
     }
 }
 
@@ -216,5 +217,5 @@ fn is_same_state(now: &Meta, before: &Meta) -> bool {
 
 /// The file that a link leads to.
 pub(super) fn followed(path: &Path) -> Result<Meta, Errno> {
-    fs::metadata(path).map(|found| Meta::of_here(&found, None)).map_err(errno)
+    fs::metadata(path).map(|found| Meta::of_here(&found, None)).map_err(of_io)
 }

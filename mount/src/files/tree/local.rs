@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use rustix::io::Errno;
 
+use super::super::errno::of_io;
 use super::{Sink, Source};
 
 impl Source for File {
@@ -18,7 +19,7 @@ impl Source for File {
                 Ok(0) => break,
                 Ok(more) => read += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(errno(error)),
+                Err(error) => return Err(of_io(error)),
             }
         }
         data.truncate(read);
@@ -28,16 +29,11 @@ impl Source for File {
 
 impl Sink for File {
     fn write_at(&self, offset: u64, data: Bytes) -> Result<(), Errno> {
-        self.write_all_at(&data, offset).map_err(errno)
+        self.write_all_at(&data, offset).map_err(of_io)
     }
 
     fn close(self: Box<Self>) -> Result<(), Errno> {
         // A write has been answered when it is in the log, so the close has nothing to tell.
         Ok(())
     }
-}
-
-/// The number of a system call's error.
-pub(in crate::files) fn errno(error: io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }

@@ -20,10 +20,9 @@ use rustix::io::Errno;
 use xfer_client::core::Order;
 use xfer_protocol::Timestamp;
 
-use super::report::words;
+use super::errno::words;
 use crate::process::exit::Exit;
 
-pub(super) use local::errno;
 pub(super) use meta::{Kind, Meta, times};
 #[cfg(target_os = "linux")]
 pub(super) use mounted::Mounted;

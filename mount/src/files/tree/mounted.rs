@@ -19,8 +19,8 @@ use xfer_client::core::Order;
 use xfer_protocol::Timestamp;
 use xfer_protocol::tree::NOTE_XATTR;
 
-use super::super::errno::here;
-use super::{Changes, Meta, Removed, Sink, Source, Tree, errno, not_durable, times};
+use super::super::errno::{here, of_io};
+use super::{Changes, Meta, Removed, Sink, Source, Tree, not_durable, times};
 use crate::control;
 use crate::process::exit::Exit;
 
@@ -140,7 +140,7 @@ impl Tree for Mounted {
         let mut copy = self.file(to, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600)?;
         fchmod(&copy, Mode::from_bits_truncate(mode))?;
         // By copy_file_range(2), which shares the data.
-        io::copy(&mut source, &mut copy).map(drop).map_err(errno)
+        io::copy(&mut source, &mut copy).map(drop).map_err(of_io)
     }
 
     fn make_directory(&self, path: &Path, mode: u16) -> Result<(), Errno> {
@@ -185,8 +185,7 @@ impl Tree for Mounted {
             Ok(len) => Ok(Some(String::from_utf8_lossy(&value[..len]).into_owned())),
             Err(Errno::NODATA) => Ok(None),
             Err(Errno::PERM | Errno::ACCESS) => {
-                let told = control::attribute(&self.mountpoint, path, name);
-                told.unwrap_or(Err(xfer_protocol::Errno::EACCES)).map_err(here)
+                control::attribute(&self.mountpoint, path, name).map_err(here)
             }
             Err(errno) => Err(errno),
         }
@@ -212,8 +211,7 @@ impl Tree for Mounted {
         });
         match given {
             Err(Errno::PERM | Errno::ACCESS) => {
-                let obeyed = control::order(&self.mountpoint, path, order);
-                obeyed.unwrap_or(Err(xfer_protocol::Errno::EACCES)).map_err(here)
+                control::order(&self.mountpoint, path, order).map_err(here)
             }
             given => given,
         }
