@@ -1,6 +1,8 @@
 //! Telling of what arrives: `xfer inbox --follow`, `--exec` and `--notify`, and notes to what is sent.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use rustix::process::Signal;
 use serde_json::Value;
 use xfer_tests::desktop::Desktop;
@@ -311,8 +313,10 @@ fn the_desktop_shows_a_notice_of_each_arrival_once_and_one_of_many() {
     assert!(!notice.contains("<b>"), "{notice}");
     // It is noted once the desktop has it. What is killed in between shows it again.
     let kept = world.home().join(".local/state/xfer/inbox");
+    // While it is being written it has another name, with an extension.
+    let is_note = |path: &Path| path.extension().is_none() && path.metadata().unwrap().len() > 0;
     wait_until("a note of the notice", PATIENCE, || {
-        std::fs::read_dir(&kept).unwrap().flatten().any(|entry| entry.metadata().unwrap().len() > 0)
+        std::fs::read_dir(&kept).unwrap().flatten().any(|entry| is_note(&entry.path()))
     });
     ends_by_a_signal(follower);
     for name in ["a", "b", "c", "d", "e", "f"] {
