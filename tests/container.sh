@@ -33,8 +33,7 @@ trap clean_up EXIT
 
 make_images() {
     step "the images of Debian and of Rust"
-    debootstrap --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$here/debian" \
-        >"$here/log" 2>&1 || { tail -n 20 "$here/log" >&2; fail debootstrap; }
+    bootstrap "$here/debian"
     tar --create --directory "$here/debian" . | podman import --quiet - "localhost/$CONTAINER-debian" >/dev/null
     chroot "$here/debian" apt-get -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 install \
         build-essential ca-certificates >/dev/null

@@ -1,6 +1,5 @@
 # shellcheck shell=bash
-# What scripts need that try xfer on a machine of its own: a directory with a system in it, entered by chroot(8).
-# To be sourced.
+# A machine of its own for scripts that try xfer: a directory with a system in it, entered by chroot(8). To be sourced.
 
 # The directory, and the server in it, with its port, and its output in srv/log.
 machine=
@@ -15,6 +14,15 @@ fail() {
     printf 'FAILED: %s\n' "$*" >&2
     [[ -z $machine ]] || tail -n 20 "$machine/srv/log" >&2 2>/dev/null || true
     exit 1
+}
+
+# Makes a small Debian in a directory, of the release of this machine, for which programs were built here.
+bootstrap() {
+    local log
+    log=$(mktemp)
+    debootstrap --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$1" >"$log" 2>&1 ||
+        { tail -n 20 "$log" >&2; fail debootstrap; }
+    rm "$log"
 }
 
 # Runs a program there, as root.

@@ -90,10 +90,7 @@ check_programs() {
 make_debian() {
     step "a fresh Debian"
     machine=$(mktemp -d /tmp/xfer-packages.XXXXXX)
-    # The one that the packages were built for.
-    debootstrap --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$machine" \
-        >"$machine.log" 2>&1 || { tail -n 20 "$machine.log" >&2; fail "debootstrap"; }
-    rm "$machine.log"
+    bootstrap "$machine"
     chmod 755 "$machine"
     mount -t proc proc "$machine/proc"
     [[ -e $machine/dev/fuse ]] || mknod -m 666 "$machine/dev/fuse" c 10 229
@@ -277,7 +274,7 @@ readonly IN_BOTH='
     as() { runuser -u "$1" -- env HOME="/home/$1" XDG_RUNTIME_DIR="/run/user/$(id -u "$1")" bash -euxc "cd; $2"; }
 '
 
-# The page of README as it stands there: by root, and by two users, each as if on a machine of their own.
+# Runs the page of README as it stands there: as root, and as two users, each as if on a machine of their own.
 readonly IN_BOOTED_README='
     echo "127.0.0.1 server.example.org" >> /etc/hosts
     cd /srv/first
