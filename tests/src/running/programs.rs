@@ -23,6 +23,17 @@ pub fn wait_for_line(program: &mut Child, line: &str) {
     assert_eq!(String::from_utf8_lossy(&said), format!("{line}\n"));
 }
 
+/// Has another program run a command: its words and its environment come after the other's.
+pub fn run_by<'a>(other: &'a mut Command, command: &Command) -> &'a mut Command {
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other.arg(command.get_program()).args(command.get_args())
+}
+
 /// The result of a program that ended.
 #[derive(Clone, Debug)]
 pub struct Finished {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{LocalModes, tcgetattr};
 
+use crate::programs::run_by;
 use crate::{PATIENCE, wait_until};
 
 /// A program and its terminal.
@@ -28,13 +29,7 @@ impl OnPty {
     pub fn start(command: &Command) -> OnPty {
         let (terminal, slave) = open();
         let mut leader = Command::new("setsid");
-        leader.arg("--ctty").arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => leader.env(name, value),
-                None => leader.env_remove(name),
-            };
-        }
+        run_by(leader.arg("--ctty"), command);
         let end = || slave.try_clone().unwrap();
         let child = leader.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let said = Arc::new(Mutex::new(Vec::new()));

@@ -1,7 +1,8 @@
 //! Sending between mounts, as both sides see it.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,6 +48,15 @@ pub fn wait_for_state(path: &Path, expected: &str) {
 /// The full output of `xfer status` for a mount.
 pub fn status(mount: &Mount) -> String {
     mount.xfer("status", &[]).succeeded().stdout
+}
+
+/// Kills a mount while `half`, a file for bob, is open in it, after a script has run there.
+pub fn die_while_writing(mount: &mut Mount, script: &str) {
+    let mut half = File::create(mount.path("outbox/bob/half")).unwrap();
+    half.write_all(b"half").unwrap();
+    mount.shell(script);
+    half.sync_all().unwrap();
+    mount.die();
 }
 
 /// Starts a program that writes to a file and then waits, with it open.

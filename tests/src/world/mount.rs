@@ -237,6 +237,13 @@ impl Mount {
         self.ended()
     }
 
+    /// Kills the process, and takes away the mount point that it leaves.
+    #[track_caller]
+    pub fn die(&mut self) {
+        self.signal(Signal::KILL);
+        self.unmounted_by_force();
+    }
+
     /// Waits for the process to exit, and returns its exit code.
     #[track_caller]
     pub fn ended(&mut self) -> Option<i32> {

@@ -203,6 +203,6 @@ fn what_a_machine_keeps_of_its_logins_is_where_xdg_state_home_says() {
     // Elsewhere neither the server nor the key is known.
     mount().in_background().refused(8);
     refused(&world, "alice", 2);
-    // A relative path is none (XDG Base Directory Specification).
+    // A relative path is ignored (XDG Base Directory Specification).
     mount().env("XDG_STATE_HOME", "state").in_background().refused(8);
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 use xfer_mount::process::exit::Exit;
-use xfer_tests::programs::program;
+use xfer_tests::programs::{program, run_by};
 use xfer_tests::{Mount, PATIENCE, Server, World, run_within, shell, wait_until};
 
 #[test]
@@ -176,8 +176,7 @@ fn in_the_background_nothing_stays_open_that_the_caller_had() {
     let script = r#"exec 7>"$1" 8<"$2"; flock 7; shift 2; "$@""#;
     let mut caller = Command::new("bash");
     caller.args(["-ec", script, "bash"]).args([&lock, &password]);
-    caller.arg(mounting.get_program()).args(mounting.get_args());
-    run_within(world.at_home(&mut caller), PATIENCE).succeeded();
+    run_within(world.at_home(run_by(&mut caller, &mounting)), PATIENCE).succeeded();
     let mut locking = Command::new("flock");
     run_within(locking.arg("-n").arg(&lock).arg("true"), PATIENCE).succeeded();
     shell(&place, "touch usable");
@@ -259,8 +258,7 @@ fn another_user_who_takes_the_place_of_sockets_in_tmp_keeps_xfer_from_no_mount()
     let mut hidden = Command::new("unshare");
     hidden.args(["--mount", "bash", "-euo", "pipefail", "-c", script, "bash"]);
     hidden.args([&theirs, &world.mount_point("alice"), &program("xfer")]);
-    hidden.arg(mount.get_program()).args(mount.get_args());
-    let finished = run_within(world.at_home(&mut hidden), PATIENCE).succeeded();
+    let finished = run_within(world.at_home(run_by(&mut hidden, &mount)), PATIENCE).succeeded();
     assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("", ""));
     assert_eq!(fs::read_dir(&theirs).unwrap().count(), 0);
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 use xfer_mount::process::exit::Exit;
 use xfer_server::program::exit::Exit as ServerExit;
 use xfer_tests::authority::Authority;
-use xfer_tests::programs::{Finished, program, run_with_input};
+use xfer_tests::programs::{Finished, program, run_by, run_with_input};
 use xfer_tests::server::command;
 use xfer_tests::world::write_secret;
 use xfer_tests::{PATIENCE, World, run_within, shell, wait_until};
@@ -256,7 +256,7 @@ fn a_machine_without_fuse_is_told_what_is_missing() {
                   mount --rbind \"$1\" /dev && shift && exec \"$@\"";
     let mut hidden = Command::new("unshare");
     hidden.args(["--mount", "--map-root-user", "bash", "-c", script, "bash"]);
-    hidden.arg(world.outside()).arg(mount.get_program()).args(mount.get_args());
+    run_by(hidden.arg(world.outside()), &mount);
     let line = run_within(world.at_home(&mut hidden), PATIENCE).refused(Exit::NoFuse.code());
     assert!(line.contains("/dev/fuse"), "{line}");
 }

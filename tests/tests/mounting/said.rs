@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use xfer_mount::process::exit::Exit;
-use xfer_tests::programs::{Running, program};
+use xfer_tests::programs::{Running, program, run_by};
 use xfer_tests::{PATIENCE, Relay, Server, World, run_within, wait_until};
 
 /// Runs its arguments where `/dev` has another log socket, then changes the mount `$2` each time that it is told so
@@ -37,10 +37,7 @@ fn a_mount_in_the_background_logs_to_the_systems_log_and_each_line_with_the_seve
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-ec", WITH_ANOTHER_LOG, "sh"]);
     command.arg(directory.path().join("log")).arg(world.mount_point("alice"));
-    command.arg(mount.get_program()).args(mount.get_args()).current_dir(&directory);
-    mount.get_envs().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| {
-        command.env(name, value);
-    });
+    run_by(&mut command, &mount).current_dir(&directory);
     let mut script = Running::start(command.env("XFER_LOG", "xfer_client=trace"));
     let lines = Arc::new(Mutex::new(Vec::new()));
     let theirs = lines.clone();
@@ -92,12 +89,7 @@ const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 fn unheard(command: &Command) -> Command {
     let mut shell = Command::new("bash");
     shell.args(["-c", "exec 2> >(exec true); wait $!; exec \"$@\"", "bash"]);
-    shell.arg(command.get_program()).args(command.get_args());
-    command.get_envs().filter_map(|(name, value)| Some((name, value?))).for_each(
-        |(name, value)| {
-            shell.env(name, value);
-        },
-    );
+    run_by(&mut shell, command);
     shell
 }
 

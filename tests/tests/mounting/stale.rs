@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use xfer_mount::process::exit::Exit;
 use xfer_tests::mount::is_mounted;
-use xfer_tests::programs::program;
+use xfer_tests::programs::{program, run_by};
 use xfer_tests::{Finished, Mount, PATIENCE, World, run_within, wait_until};
 
 fn unmount(world: &World, path: &Path) -> Finished {
@@ -153,14 +153,7 @@ impl Namespace {
     fn run(&self, command: &Command) -> Finished {
         let mut inside = Command::new("nsenter");
         inside.args(["-m", "-t", &self.0.id().to_string()]);
-        inside.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => inside.env(name, value),
-                None => inside.env_remove(name),
-            };
-        }
-        run_within(&mut inside, PATIENCE)
+        run_within(run_by(&mut inside, command), PATIENCE)
     }
 
     /// Runs `xfer` in the namespace.

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use xfer_mount::process::exit::Exit;
+use xfer_tests::programs::run_by;
 use xfer_tests::pty::OnPty;
 use xfer_tests::{Mount, PATIENCE, Relay, World, run_within, wait_until};
 
@@ -77,8 +78,8 @@ fn of_all(world: &World) -> Option<i32> {
     let status = world.xfer_command(&["status", "--quiet"]);
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-ec", WITH_OWN_MOUNTS, "sh"]);
-    command.arg(place.parent().unwrap()).arg(status.get_program()).args(status.get_args());
-    run_within(world.at_home(&mut command), PATIENCE).code
+    command.arg(place.parent().unwrap());
+    run_within(world.at_home(run_by(&mut command, &status)), PATIENCE).code
 }
 
 #[test]

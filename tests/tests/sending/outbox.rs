@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal};
 use xfer_tests::files::errno;
 use xfer_tests::programs::wait_for_line;
 use xfer_tests::sending::{
-    A_WHILE, arrives, nothing_arrives, send_at_once, state, status, wait_for_state,
-    with_little_room, with_small_inbox, writer,
+    A_WHILE, arrives, die_while_writing, nothing_arrives, send_at_once, state, status,
+    wait_for_state, with_little_room, with_small_inbox, writer,
 };
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, Relay, World, wait_until};
@@ -292,13 +292,7 @@ fn a_file_that_was_made_and_never_opened_is_not_sent_by_itself() {
 fn a_file_that_was_open_when_its_mount_died_is_held() {
     let world = World::new(&["alice", "bob"]);
     let mut alice = world.mount("alice");
-    let mut file = File::create(alice.path("outbox/bob/half")).unwrap();
-    file.write_all(b"half").unwrap();
-    alice.shell("echo x > other && sync other");
-    file.sync_all().unwrap();
-    alice.signal(Signal::KILL);
-    alice.unmounted_by_force();
-    drop(file);
+    die_while_writing(&mut alice, "echo x > other && sync other");
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     wait_for_state(&alice.path("outbox/bob/half"), "held: the mount ended before it was sent");
     nothing_arrives(&bob);

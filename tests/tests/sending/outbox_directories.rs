@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::io::Write;
 
 use rustix::fs::FallocateFlags;
-use rustix::process::Signal;
 use xfer_tests::sending::{
     arrives, nothing_arrives, status, wait_for_state, with_little_room, with_small_inbox, writer,
 };
@@ -146,8 +145,7 @@ fn a_directory_that_waits_for_room_is_held_if_the_mount_dies_while_a_file_in_it_
     let mut photo = File::create(alice.path("outbox/bob/album/2024/photo")).unwrap();
     photo.write_all(b"half").unwrap();
     alice.sync();
-    alice.signal(Signal::KILL);
-    alice.unmounted_by_force();
+    alice.die();
     drop(photo);
     let alice = world.mount("alice");
     is_torn(&alice, &bob, "held: the mount ended before it was sent");
@@ -173,8 +171,7 @@ fn check_held(begin: impl FnOnce(&Mount) -> File) {
     let (world, mut alice, bob) = with_waiting_album();
     let unfinished = begin(&alice);
     alice.sync();
-    alice.signal(Signal::KILL);
-    alice.unmounted_by_force();
+    alice.die();
     drop(unfinished);
     world.server.command(&["user", "quota", "bob", "--inbox", "1GiB"]).succeeded();
     let alice = world.mount("alice");

@@ -10,7 +10,6 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::Signal;
 use xfer_tests::files::{make_tree, set_xattr};
 use xfer_tests::programs::run_within;
 use xfer_tests::sending::{arrives, nothing_arrives, send_at_once, state, status, wait_for_state};
@@ -232,8 +231,7 @@ fn a_file_at_rest_is_sent_by_the_next_mount_if_this_one_dies() {
     let world = World::new(&["alice", "bob"]);
     let mut alice = world.mount("alice");
     alice.shell("echo text > outbox/bob/letter && sync outbox");
-    alice.signal(Signal::KILL);
-    alice.unmounted_by_force();
+    alice.die();
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     arrives(&bob, "inbox/alice/letter");
     wait_for_state(&alice.path("outbox/bob/letter"), "received");

@@ -7,11 +7,10 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use rustix::process::Signal;
 use xfer_tests::files::errno;
 use xfer_tests::machine::AS_USER;
 use xfer_tests::programs::Finished;
-use xfer_tests::sending::{arrives, state};
+use xfer_tests::sending::{arrives, die_while_writing, state};
 use xfer_tests::{PATIENCE, World, run_within, wait_until};
 
 /// The state of what was not complete when its mount ended.
@@ -189,13 +188,7 @@ fn an_ordinary_user_sees_the_state_of_what_they_may_not_read_and_gives_orders_fo
 fn the_states_of_what_a_dead_mount_has_left_are_known_at_once_without_a_mount() {
     let world = World::new(&["alice", "bob"]);
     let mut alice = world.mount("alice");
-    let mut file = File::create(alice.path("outbox/bob/half")).unwrap();
-    file.write_all(b"half").unwrap();
-    alice.shell("mkdir outbox/bob/album; echo x > outbox/bob/album/x");
-    file.sync_all().unwrap();
-    alice.signal(Signal::KILL);
-    alice.unmounted_by_force();
-    drop(file);
+    die_while_writing(&mut alice, "mkdir outbox/bob/album; echo x > outbox/bob/album/x");
     let expected = ["album", "half"].map(|name| (name.to_owned(), LEFT.to_owned()));
     assert_eq!(states(&world), BTreeMap::from(expected));
     let alice = world.mount("alice");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
-use xfer_tests::programs::Running;
+use xfer_tests::programs::{Running, run_by};
 use xfer_tests::{PATIENCE, Relay, World, wait_until};
 
 use crate::{bytes, log_in_at, names, read, world, write, xfer};
@@ -187,7 +187,7 @@ fn a_signal_that_was_ignored_before_interrupts_nothing() {
     let place = format!("{}:f", crate::at(&world, "alice"));
     let xfer_put = world.xfer_command(&["put", "-", &place]);
     let mut command = Command::new("nohup");
-    command.arg(xfer_put.get_program()).args(xfer_put.get_args());
+    run_by(&mut command, &xfer_put);
     world.at_home(&mut command).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut waiting = command.spawn().unwrap();
     let mut input = waiting.stdin.take().unwrap();
