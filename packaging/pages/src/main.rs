@@ -65,7 +65,7 @@ fn complete(program: &Program, share: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 /// The command without arguments where its own commands may stand: zsh would complete those arguments only,
-/// and nobody can know what they are.
+/// for which there is nothing to propose.
 fn commands_first(command: Command) -> Command {
     let command = command.mut_subcommands(commands_first);
     if !command.has_subcommands() || command.get_positionals().next().is_none() {
