@@ -11,7 +11,7 @@ use xfer_tests::{PATIENCE, World};
 use crate::{at, bytes, world, write};
 
 /// The commands, in order. `{}` is the account; `%` is a directory of this machine that each way has for
-/// itself; what is after `<` comes from standard input.
+/// itself; `^` is a path that is nearly as long as the kernel takes; what is after `<` comes from standard input.
 const COMMANDS: &str = "
 ls {}:
 put -r tree {}:
@@ -73,6 +73,19 @@ inbox {}
 ls -R {}:outbox
 rm -r {}:outbox/zed/all
 rm {}:outbox/zed/typed
+mkdir -p {}:a/^ {}:b/^
+put tree/f {}:a/^/f
+mv {}:a {}:b/^
+find {}:b
+ls -lR {}:b/^/a
+stat {}:b/^/a/^/f {}:b/^/a/^/g
+cat {}:b/^/a/^/f
+put - {}:b/^/a/^/typed < typed
+cp -r {}:b {}:c
+cp {}:c/^/a/^/f {}:c/^/a/^/g
+mv {}:c/^/a/^/g {}:c/^/a/h
+du {}:c
+rm -r {}:b {}:c
 ";
 
 /// Runs a line of the table for a user.
@@ -81,6 +94,7 @@ fn run(world: &World, user: &str, line: &str) -> Finished {
     let mut command = world.xfer_command(&[]);
     for word in line.split(' ') {
         let own = format!("here-{user}");
+        let word = word.replace('^', &["long"; 800].join("/"));
         command.arg(word.replace("{}", &at(world, user)).replace('%', &own));
     }
     let input = format!("{input}\n");

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -50,18 +50,15 @@ impl Mounted {
         Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
     }
 
+    /// Opens a node. The way to it is gone in parts if it is too long for the kernel.
     fn reach(&self, path: &Path, flags: OFlags, mode: u16) -> Result<OwnedFd, Errno> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let flags = match flags.contains(OFlags::PATH) {
-            true => flags | OFlags::CLOEXEC,
-            // A pipe that nobody writes to is not waited for.
-            false => flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK,
-        };
-        let opened =
-            openat2(&self.root, path, flags, Mode::from_bits_truncate(mode.into()), resolve);
-        // A link on the way is not a directory, as without a mount.
-        opened.map_err(|errno| if errno == Errno::LOOP { Errno::NOTDIR } else { errno })
+        let (mut rest, mut reached) = (path, None);
+        while let Some((part, after)) = first_part(rest) {
+            let way = OFlags::PATH | OFlags::DIRECTORY;
+            reached = Some(reach_from(reached.as_ref().unwrap_or(&self.root), part, way, 0)?);
+            rest = after;
+        }
+        reach_from(reached.as_ref().unwrap_or(&self.root), rest, flags, mode)
     }
 
     /// The directory that an entry is in, and its name.
@@ -90,6 +87,34 @@ impl Mounted {
             _ => Err(Errno::INVAL),
         }
     }
+}
+
+/// As much of a path as the kernel takes in one call, and the rest; `None` if it takes all of it.
+fn first_part(path: &Path) -> Option<(&Path, &Path)> {
+    // With the byte that ends it (`PATH_MAX` of Linux).
+    const PATH_BYTES_MAX: usize = 4096;
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.get(..PATH_BYTES_MAX)?.iter().rposition(|byte| *byte == b'/')?;
+    let part = |bytes| Path::new(OsStr::from_bytes(bytes));
+    Some((part(&bytes[..end]), part(&bytes[end + 1..])))
+}
+
+fn reach_from(
+    directory: &OwnedFd,
+    path: &Path,
+    flags: OFlags,
+    mode: u16,
+) -> Result<OwnedFd, Errno> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let flags = match flags.contains(OFlags::PATH) {
+        true => flags | OFlags::CLOEXEC,
+        // A pipe that nobody writes to is not waited for.
+        false => flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK,
+    };
+    let opened = openat2(directory, path, flags, Mode::from_bits_truncate(mode.into()), resolve);
+    // A link on the way is not a directory, as without a mount.
+    opened.map_err(|errno| if errno == Errno::LOOP { Errno::NOTDIR } else { errno })
 }
 
 impl Tree for Mounted {
