@@ -138,6 +138,9 @@ fn believable(path: &Path) -> io::Result<()> {
         return refused(format!("any user can replace it; run: chmod o-w {directory}"));
     }
     let Some(file) = there(fs::symlink_metadata(path))? else { return Ok(()) };
+    if !file.is_symlink() && !file.is_file() {
+        return refused("it is not a regular file".to_owned());
+    }
     if !file.is_symlink() && file.mode() & WRITABLE_BY_ALL != 0 {
         return refused(format!("any user can write it; run: chmod o-w {}", path.display()));
     }
@@ -274,6 +277,28 @@ mod tests {
         set_mode(directory.path(), 0o777);
         let result = linked.lookup("a:1").unwrap_err().to_string();
         assert!(result.contains(&format!("chmod o-w {}", directory.path().display())), "{result}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_without_waiting_for_it() {
+        let (directory, _) = in_temp();
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        let link = directory.path().join("link");
+        symlink("/dev/null", &link).unwrap();
+        for path in [pipe, link, "/dev/null".into()] {
+            let hosts = KnownHosts::new(path);
+            let error = hosts.lookup("host:1").unwrap_err().to_string();
+            assert_eq!(error, "it is not a regular file");
+            assert!(hosts.add("host:1", Fingerprint::of(b"a")).is_err());
+        }
     }
 
     #[test]
