@@ -152,6 +152,9 @@ fn copy_to(
             Err(errno) if is_in_mailbox(&to) => {
                 report.fail_with("send", &absolute(path), sending(errno, &to));
             }
+            Err(errno) if tree.stat(&to).is_ok_and(|there| there.is_special()) => {
+                report.fail("write", &to, errno);
+            }
             Err(errno) => report.fail("copy", path, errno),
         }
         Next::Past

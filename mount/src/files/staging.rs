@@ -75,7 +75,8 @@ pub(super) fn is_in_mailbox(path: &Path) -> bool {
     path.starts_with("outbox") && path.components().count() > 2
 }
 
-/// Puts a complete part in its place. If that fails, the part is removed.
+/// Puts a complete part in its place, unless a pipe, a socket or a device is there. If that fails, the part is
+/// removed.
 pub(super) fn put_in_place(tree: &dyn Tree, part: &Path, to: &Path) -> Result<(), Errno> {
     put_with_note(tree, part, to, None)
 }
@@ -87,7 +88,12 @@ pub(super) fn put_with_note(
     to: &Path,
     note: Option<&str>,
 ) -> Result<(), Errno> {
-    rename_with_note(tree, part, to, note).inspect_err(|_| {
+    let is_special = tree.stat(to).is_ok_and(|there| there.is_special());
+    let put = match is_special {
+        true => Err(Errno::INVAL),
+        false => rename_with_note(tree, part, to, note),
+    };
+    put.inspect_err(|_| {
         let _ = tree.remove(part, Removed::File);
     })
 }

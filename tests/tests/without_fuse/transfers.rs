@@ -71,6 +71,54 @@ fn a_file_goes_where_the_last_argument_says() {
 }
 
 #[test]
+fn a_pipe_or_device_gets_the_bytes_of_a_file_and_is_not_replaced() {
+    let world = world(&["alice"]);
+    let outside = world.outside();
+    write(&world, "f", bytes(3 << 20));
+    shell(&outside, "mkfifo pipe; mkdir d; mkfifo d/f; mknod null c 1 3; ln -s null link");
+    xfer(&world, &["put", "f", "{}:f"]).succeeded();
+    let alice = world.mount("alice");
+    shell(alice.root(), "mkfifo pipe; ln -s f to_f");
+    let check = || {
+        let mut reader = Command::new("cat")
+            .arg("pipe")
+            .current_dir(&outside)
+            .stdout(File::create(outside.join("read")).unwrap())
+            .spawn()
+            .unwrap();
+        xfer(&world, &["get", "{}:f", "pipe"]).succeeded();
+        assert!(reader.wait().unwrap().success());
+        assert!(read(&world, "read") == read(&world, "f"));
+        xfer(&world, &["get", "{}:f", "null"]).succeeded();
+        xfer(&world, &["get", "{}:f", "link"]).succeeded();
+        // Nobody has named these.
+        let not_regular = ["cannot write '", "it is not a regular file"];
+        let refused: [&[&str]; 6] = [
+            &["get", "{}:f", "d"],
+            &["get", "{}:to_f", "null"],
+            &["put", "f", "{}:pipe"],
+            &["put", "-", "{}:pipe"],
+            &["cp", "{}:f", "{}:pipe"],
+            &["cp", "{}:to_f", "{}:pipe"],
+        ];
+        for words in refused {
+            let line = xfer(&world, words).refused(1);
+            assert!(not_regular.iter().all(|part| line.contains(part)), "{words:?}: {line}");
+        }
+        let kinds = shell(&outside, "stat -c '%n %F %t,%T' pipe d/f null link");
+        assert_eq!(
+            kinds,
+            "pipe fifo 0,0\nd/f fifo 0,0\nnull character special file 1,3\nlink symbolic link 0,0"
+        );
+        let in_tree = xfer(&world, &["stat", "{}:pipe"]).succeeded().stdout;
+        assert!(in_tree.contains("pipe"), "{in_tree}");
+    };
+    check();
+    alice.unmount();
+    check();
+}
+
+#[test]
 fn two_files_of_one_name_are_not_put_over_each_other() {
     let world = world(&["alice"]);
     write(&world, "a/f", "one");

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::super::errno::of_io;
 use super::super::staging::Key;
-use super::super::tree::{Kind, Meta, Source, times};
+use super::super::tree::{Kind, Meta, Source, Stream, times};
 use super::{Transfer, Trouble, are_alike};
 
 /// Files from this size on are on this machine's disk before they get their names, in bytes.
@@ -25,7 +25,7 @@ impl Transfer<'_> {
     pub(super) fn fetch(&self, from: &Path, meta: &Meta, to: &Path) -> Result<(), Trouble> {
         self.report.at(to);
         let writing = |errno| Trouble::here("write", to, errno);
-        let before = here(to).map_err(writing)?;
+        let before = replaceable(to).map_err(writing)?;
         if let Some(there) = &before
             && self.is_there(meta, (there, Path::new("")), || self.is_same(from, meta, to))?
         {
@@ -72,6 +72,18 @@ impl Transfer<'_> {
         })
     }
 
+    /// Writes the bytes of a file into a pipe or a device.
+    pub(super) fn fetch_into(&self, from: &Path, meta: &Meta, to: &Path) -> Result<(), Trouble> {
+        let reading = |errno| Trouble::there("read", from, errno);
+        let writing = |errno| Trouble::here("write", to, errno);
+        let source = self.tree.open(from).map_err(reading)?;
+        let file = OpenOptions::new().write(true).open(to);
+        let sink = Stream(file.map_err(|error| writing(of_io(error)))?);
+        let is_whole = self.move_bytes((&*source, &reading), (&sink, &writing), 0, meta.size)?;
+        let changed = || Trouble::because("read", &super::absolute(from), "it changed meanwhile");
+        is_whole.then_some(()).ok_or_else(changed)
+    }
+
     fn is_same(&self, from: &Path, meta: &Meta, to: &Path) -> Result<bool, Trouble> {
         let reading = |errno| Trouble::there("read", from, errno);
         let reading_here = |errno| Trouble::here("read", to, errno);
@@ -112,6 +124,14 @@ pub(super) fn here(path: &Path) -> Result<Option<Meta>, Errno> {
     Ok(Some(Meta::of_here(&found, target)))
 }
 
+/// The same, if a transfer may put something in its place.
+fn replaceable(path: &Path) -> Result<Option<Meta>, Errno> {
+    match here(path)? {
+        Some(there) if there.is_special() => Err(Errno::INVAL),
+        there => Ok(there),
+    }
+}
+
 /// Opens a part for this process alone; `None` if another has it.
 fn own(path: &Path) -> Result<Option<File>, Errno> {
     loop {
@@ -145,7 +165,7 @@ impl Transfer<'_> {
     pub(super) fn fetch_link(&self, meta: &Meta, to: &Path) -> Result<(), Trouble> {
         let Kind::Symlink(target) = &meta.kind else { return Ok(()) };
         let writing = |errno| Trouble::here("write", to, errno);
-        if here(to).map_err(writing)?.is_some_and(|there| there.kind == meta.kind) {
+        if replaceable(to).map_err(writing)?.is_some_and(|there| there.kind == meta.kind) {
             return Ok(());
         }
         let key = Key::new("get", &[self.label.as_bytes(), target.as_bytes()]);

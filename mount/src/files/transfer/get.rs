@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::futimens;
@@ -79,6 +79,16 @@ fn fetch_all(
         let line = format!("cannot write to '{}': not a directory", to.display());
         return Err(Failure::new(Exit::Other, line));
     }
+    if let [(from, meta)] = &found[..]
+        && meta.is_file()
+        && takes_bytes(to)
+    {
+        transfer.report.begin(meta.size, is_quiet);
+        let fetched = transfer.fetch_into(from, meta, to);
+        fetched.map_or_else(|trouble| trouble.tell(transfer.report), |()| true);
+        transfer.report.end();
+        return Ok(());
+    }
     let (mut jobs, mut directories) = (Vec::new(), Vec::new());
     for (from, meta) in found {
         // The root has no name.
@@ -108,6 +118,13 @@ fn fetch_all(
     }
     transfer.report.end();
     Ok(())
+}
+
+/// Whether a path leads to a pipe or a device, which is written to, as by cp(1), and not replaced.
+fn takes_bytes(path: &Path) -> bool {
+    let is_one =
+        |kind: fs::FileType| kind.is_fifo() || kind.is_char_device() || kind.is_block_device();
+    fs::metadata(path).is_ok_and(|found| is_one(found.file_type()))
 }
 
 /// Makes the directories, and plans the rest. The target may be one that the user has named.

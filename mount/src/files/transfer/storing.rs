@@ -38,6 +38,7 @@ impl Transfer<'_> {
                 return if is_settled { Ok(()) } else { settle().map_err(writing) };
             }
             Ok(there) if there.is_directory() => return Err(writing(Errno::ISDIR)),
+            Ok(there) if there.is_special() => return Err(writing(Errno::INVAL)),
             Ok(_) | Err(_) => {}
         }
         let file = File::open(from).map_err(|error| reading(of_io(error)))?;

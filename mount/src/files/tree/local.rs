@@ -1,7 +1,7 @@
 //! Files of this machine, those in a mount among them, as what is read and written.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
@@ -34,6 +34,19 @@ impl Sink for File {
 
     fn close(self: Box<Self>) -> Result<(), Errno> {
         // A write has been answered when it is in the log, so the close has nothing to tell.
+        Ok(())
+    }
+}
+
+/// A pipe or a device of this machine, which takes bytes in their order.
+pub(in crate::files) struct Stream(pub(in crate::files) File);
+
+impl Sink for Stream {
+    fn write_at(&self, _offset: u64, data: Bytes) -> Result<(), Errno> {
+        (&self.0).write_all(&data).map_err(of_io)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Errno> {
         Ok(())
     }
 }

@@ -51,6 +51,11 @@ impl Meta {
         self.kind == Kind::File
     }
 
+    /// Whether it is a pipe, a socket or a device. What is meant for one of these is not to take its place.
+    pub(crate) fn is_special(&self) -> bool {
+        matches!(self.kind, Kind::Pipe | Kind::Socket | Kind::Device)
+    }
+
     /// That of a node of a session.
     pub(super) fn of_node(ino: Ino, node: &Node, owners: Owners) -> Meta {
         let (uid, gid) = owners.of(node);

@@ -23,6 +23,7 @@ use xfer_protocol::Timestamp;
 use super::errno::words;
 use crate::process::exit::Exit;
 
+pub(super) use local::Stream;
 pub(super) use meta::{Kind, Meta, times};
 #[cfg(target_os = "linux")]
 pub(super) use mounted::Mounted;
