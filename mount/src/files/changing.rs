@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use xfer_client::core::Order;
+use xfer_protocol::Timestamp;
 
 use super::errno::{Why, words};
 use super::opening::Opened;
 use super::pattern::{expand, last_name};
 use super::place::{Place, absolute, must_be_in_tree};
 use super::report::Report;
-use super::staging::{Key, is_in_mailbox, put_in_place, put_with_note, rename_with_note};
+use super::staging::{
+    Key, is_in_mailbox, put_in_place, put_with_note, rename_with_note, without_collisions,
+};
 use super::tree::{Changes, Kind, Meta, Removed, Tree};
 use super::walking::{Next, walk};
 use crate::command::file_lines::{CpLine, MkdirLine, MvLine, RmLine};
@@ -55,18 +58,57 @@ impl Destination {
     }
 }
 
-/// The sources and the destination of a command.
-fn sources_and_destination(
+/// What a copy is made for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// To be one more file, as new as it is.
+    Copying,
+    /// To be sent, with the time of what it is a copy of, and perhaps with a note.
+    Sending(Option<&'a str>),
+}
+
+impl<'a> Purpose<'a> {
+    fn mtime(self, of: &Meta) -> Option<Timestamp> {
+        match self {
+            Purpose::Copying => None,
+            Purpose::Sending(_) => Some(of.mtime),
+        }
+    }
+
+    fn note(self) -> Option<&'a str> {
+        match self {
+            Purpose::Copying => None,
+            Purpose::Sending(note) => note,
+        }
+    }
+
+    /// That of a part of what is copied, which has no note of its own.
+    fn of_part(self) -> Purpose<'a> {
+        match self {
+            Purpose::Copying => Purpose::Copying,
+            Purpose::Sending(_) => Purpose::Sending(None),
+        }
+    }
+}
+
+/// The sources of a command, and where each goes.
+fn sources_and_targets(
     opened: &Opened,
     places: &[Place],
     what: &str,
-) -> Result<(Vec<(PathBuf, Meta)>, Destination), Failure> {
+) -> Result<Vec<(PathBuf, Meta, PathBuf)>, Failure> {
     let Some((to, from)) = places.split_last() else {
         return Err(Failure::usage("nothing is given"));
     };
     let found = expand(&*opened.tree, from, what, &opened.report);
     let destination = Destination::of(&*opened.tree, to, found.len())?;
-    Ok((found, destination))
+    let with_target = |(from, meta): (PathBuf, Meta)| {
+        let to = destination.path(&from);
+        (from, meta, to)
+    };
+    let mut found: Vec<_> = found.into_iter().map(with_target).collect();
+    without_collisions(&mut found, (&opened.report, what), |(from, _, to)| (absolute(from), to));
+    Ok(found)
 }
 
 /// Copies files and directories. The server shares their data.
@@ -74,9 +116,8 @@ pub(super) fn cp(line: CpLine) -> Result<(), Failure> {
     must_be_in_tree(&line.places, "cp copies")?;
     let (places, opened) = Opened::of(&line.places, line.access)?;
     let (tree, report) = (&*opened.tree, &*opened.report);
-    let done = sources_and_destination(&opened, &places, "copy").map(|(found, destination)| {
-        for (from, meta) in found {
-            let to = destination.path(&from);
+    let done = sources_and_targets(&opened, &places, "copy").map(|found| {
+        for (from, meta, to) in found {
             if meta.is_directory() && !line.recursive {
                 let why = "it is a directory; give -r to copy it with everything in it";
                 report.fail_with("copy", &absolute(&from), why);
@@ -84,24 +125,24 @@ pub(super) fn cp(line: CpLine) -> Result<(), Failure> {
                 let what = if meta.is_directory() { "into itself" } else { "onto itself" };
                 report.fail_with("copy", &absolute(&from), format!("that would be {what}"));
             } else {
-                copy(tree, report, (&from, meta), &to, None);
+                copy(tree, report, (&from, meta), &to, Purpose::Copying);
             }
         }
     });
     done.and(opened.close(Changes::Made))
 }
 
-/// Copies a node with everything in it. If that sends it, a note may go along.
+/// Copies a node with everything in it.
 pub(super) fn copy(
     tree: &dyn Tree,
     report: &Report,
     (from, meta): (&Path, Meta),
     to: &Path,
-    note: Option<&str>,
+    purpose: Purpose<'_>,
 ) {
     let fail = |path: &Path, errno| report.fail("copy", path, errno);
     if !is_in_mailbox(to) || !meta.is_directory() {
-        copy_to(tree, report, (from, meta), to, note);
+        copy_to(tree, report, (from, meta), to, purpose);
         return;
     }
     // A directory is sent whole, by moving it into the mailbox when it is complete.
@@ -110,9 +151,9 @@ pub(super) fn copy(
         return fail(to, errno);
     }
     let apart = Report::new();
-    copy_to(tree, &apart, (from, meta), &part, None);
+    copy_to(tree, &apart, (from, meta), &part, purpose.of_part());
     let moved = match apart.is_clean() {
-        true => send_directory(tree, &part, to, note),
+        true => send_directory(tree, &part, to, purpose.note()),
         false if apart.is_unanswered() => Err(Errno::TIMEDOUT),
         false => Err(Errno::CANCELED),
     };
@@ -127,7 +168,7 @@ fn copy_to(
     report: &Report,
     (from, meta): (&Path, Meta),
     to: &Path,
-    note: Option<&str>,
+    purpose: Purpose<'_>,
 ) {
     let mut directories = Vec::new();
     walk(tree, from.to_owned(), meta, report, &mut |path, meta| {
@@ -135,7 +176,7 @@ fn copy_to(
         let to = if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
         let copied = match &meta.kind {
             Kind::Directory => {
-                directories.push((to.clone(), meta.mode));
+                directories.push((to.clone(), meta.clone()));
                 make_directory_unless_there(tree, &to)
             }
             Kind::Symlink(target) => {
@@ -144,7 +185,7 @@ fn copy_to(
                     .and_then(|()| tree.make_link(&part, target))
                     .and_then(|()| put_in_place(tree, &part, &to))
             }
-            Kind::File => copy_file(tree, path, &to, note),
+            Kind::File => copy_file(tree, (path, meta), &to, purpose),
             Kind::Pipe | Kind::Socket | Kind::Device => Err(Errno::INVAL),
         };
         match copied {
@@ -159,20 +200,27 @@ fn copy_to(
         }
         Next::Past
     });
-    for (path, mode) in directories.iter().rev() {
-        if let Err(errno) = tree.set(path, *mode, None) {
+    for (path, meta) in directories.iter().rev() {
+        if let Err(errno) = tree.set(path, meta.mode, purpose.mtime(meta)) {
             report.fail("set the permissions of", path, errno);
         }
     }
 }
 
-fn copy_file(tree: &dyn Tree, from: &Path, to: &Path, note: Option<&str>) -> Result<(), Errno> {
+fn copy_file(
+    tree: &dyn Tree,
+    (from, meta): (&Path, &Meta),
+    to: &Path,
+    purpose: Purpose<'_>,
+) -> Result<(), Errno> {
     let part = key(from, to).place(to);
     clear(tree, &part)?;
-    tree.copy(from, &part).inspect_err(|_| {
+    let set_time = |mtime| tree.set(&part, meta.mode & 0o777, Some(mtime));
+    let copied = tree.copy(from, &part);
+    copied.and_then(|()| purpose.mtime(meta).map_or(Ok(()), set_time)).inspect_err(|_| {
         let _ = tree.remove(&part, Removed::File);
     })?;
-    put_with_note(tree, &part, to, note)
+    put_with_note(tree, &part, to, purpose.note())
 }
 
 /// Sends a directory by moving it into a mailbox. The record of one that was sent under that name makes way.
@@ -245,9 +293,8 @@ pub(super) fn clear(tree: &dyn Tree, path: &Path) -> Result<(), Errno> {
 pub(super) fn mv(line: MvLine) -> Result<(), Failure> {
     must_be_in_tree(&line.places, "mv moves")?;
     let (places, opened) = Opened::of(&line.places, line.access)?;
-    let done = sources_and_destination(&opened, &places, "move").map(|(found, destination)| {
-        for (from, _) in found {
-            let to = destination.path(&from);
+    let done = sources_and_targets(&opened, &places, "move").map(|found| {
+        for (from, _, to) in found {
             if let Some(why) = why_fixed(&from) {
                 opened.report.fail_with("move", &absolute(&from), why);
                 continue;

@@ -3,6 +3,7 @@
 //!
 //! What goes into a mailbox is completed at the root of the tree and then moved there, which sends it.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use xfer_protocol::limits::NAME_BYTES_MAX;
 
+use super::report::Report;
 use super::tree::{Meta, Removed, Tree};
 
 /// The length of a key, in bytes.
@@ -68,6 +70,26 @@ pub(super) fn is_part_of(name: &OsStr, file: &OsStr) -> bool {
     let rest = name.as_bytes().strip_prefix(file);
     let key = rest.and_then(|rest| rest.strip_prefix(b".xfer-")?.strip_suffix(b".part"));
     key.is_some_and(|key| key.len() == KEY_BYTES * 2 && key.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Why one of two is left out.
+pub(super) const SAME_PLACE: &str = "another file of this command goes to the same place";
+
+/// Leaves out all but the first of those that go to the same place, and says so.
+pub(super) fn without_collisions<T>(
+    jobs: &mut Vec<T>,
+    (report, what): (&Report, &str),
+    ends: impl Fn(&T) -> (PathBuf, &Path),
+) {
+    let mut taken = BTreeSet::new();
+    jobs.retain(|job| {
+        let (from, to) = ends(job);
+        let is_first = taken.insert(to.to_owned());
+        if !is_first {
+            report.fail_with(what, &from, SAME_PLACE);
+        }
+        is_first
+    });
 }
 
 /// Whether a path lies in a mailbox.

@@ -79,6 +79,23 @@ fn files_and_directories_are_moved_and_renamed() {
 }
 
 #[test]
+fn of_two_with_one_name_the_second_is_neither_copied_nor_moved_over_the_first() {
+    let world = world(&["alice"]);
+    write(&world, "tree/a/f", "one");
+    write(&world, "tree/b/f", "two");
+    xfer(&world, &["put", "-r", "tree", "{}:"]).succeeded();
+    for command in ["cp", "mv"] {
+        let to = format!("{{}}:{command}");
+        xfer(&world, &["mkdir", &to]).succeeded();
+        let words = [command, "{}:tree/a/f", "{}:tree/b/f", &to];
+        let line = xfer(&world, &words).refused(1);
+        assert!(line.contains("'/tree/b/f': another file of this command goes to the same place"));
+        assert_eq!(xfer(&world, &["cat", &format!("{to}/f")]).succeeded().stdout, "one");
+        assert_eq!(xfer(&world, &["cat", "{}:tree/b/f"]).succeeded().stdout, "two");
+    }
+}
+
+#[test]
 fn directories_are_removed_only_if_the_user_says_so() {
     let world = with_directory();
     let done = xfer(&world, &["rm", "{}:d", ":d/g", ":nothing"]);

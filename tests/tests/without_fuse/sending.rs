@@ -1,7 +1,7 @@
 //! Sending to other users: `send`, `inbox` and `outbox`.
 #![allow(clippy::unwrap_used)]
 
-use xfer_tests::programs::Running;
+use xfer_tests::programs::{Running, shell};
 use xfer_tests::{PATIENCE, Relay, World, run_within, wait_until};
 
 use crate::{at, bytes, json, log_in_at, world, write, xfer};
@@ -44,6 +44,46 @@ fn files_and_directories_of_this_machine_are_sent_to_several_users() {
     assert!(printed.contains("alice  report (2)  4 B  2"), "{printed}");
     // Nothing else is left in the tree.
     assert_eq!(xfer(&world, &["ls", "-a", "{}:"]).succeeded().stdout, "inbox\noutbox\n");
+}
+
+#[test]
+fn each_recipient_gets_what_is_sent_once_with_the_senders_times() {
+    const OLD: &str = "2001-02-03T04:05:06.123456789Z";
+    let world = world(&["alice", "bob", "carol"]);
+    write(&world, "report", "text");
+    write(&world, "album/one", "1");
+    let touch = "touch -h -d 2001-02-03T04:05:06.123456789Z";
+    shell(&world.outside(), &format!("ln -s one album/link; {touch} report album/one album"));
+    let to = ["{}", "--to", "bob", "--to", "carol", "--to", "bob"];
+    xfer(&world, &[&["send", "report", "album"][..], &to].concat()).succeeded();
+    xfer(&world, &["put", "report", "{}:figures"]).succeeded();
+    xfer(&world, &["put", "-r", "album", "{}:photos"]).succeeded();
+    xfer(&world, &[&["send", "{}:figures", "{}:photos"][..], &to].concat()).succeeded();
+    for user in ["bob", "carol"] {
+        assert_eq!(inbox(&world, user).len(), 4, "{user}");
+        for path in ["report", "album", "album/one", "figures", "photos", "photos/one"] {
+            let place = format!("{}:inbox/alice/{path}", at(&world, user));
+            assert_eq!(json(&world, &["stat", &place])[0]["mtime"], OLD, "{user}: {path}");
+        }
+    }
+}
+
+#[test]
+fn of_two_with_one_name_only_the_first_is_sent() {
+    let world = world(&["alice", "bob"]);
+    write(&world, "a/f", "one");
+    write(&world, "b/f", "two");
+    xfer(&world, &["put", "b/f", "{}:f"]).succeeded();
+    let refused = xfer(&world, &["send", "a/f", "b/f", "{}:f", "{}", "--to", "bob"]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let why = "another file of this command goes to the same place";
+    assert_eq!(
+        refused.stderr,
+        format!("xfer: cannot send 'b/f': {why}\nxfer: cannot send '/f': {why}\n")
+    );
+    assert_eq!(inbox(&world, "bob").len(), 1);
+    let place = format!("{}:inbox/alice/f", at(&world, "bob"));
+    assert_eq!(world.xfer(&["cat", &place]).succeeded().stdout, "one");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! What is sent is completed outside the mailbox and moved into it, so it is sent at once and whole, or an
 //! error says why not and nothing is left in the mailbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -15,13 +15,14 @@ use xfer_protocol::shown::shown;
 use xfer_protocol::tree::is_note;
 use xfer_protocol::user;
 
-use super::super::changing::copy;
+use super::super::changing::{Purpose, copy};
 use super::super::errno::Why;
 use super::super::mounts::as_places;
 use super::super::opening::Opened;
 use super::super::pattern::{expand, last_name};
 use super::super::place::{Either, Place, absolute};
 use super::super::show::{Listed, Output};
+use super::super::staging::SAME_PLACE;
 use super::super::transfer::{Given, Storing, Transfer, scan};
 use super::super::tree::{Changes, Meta};
 use super::{attribute, for_each_below, row, target};
@@ -62,7 +63,8 @@ pub(in crate::files) fn send(line: SendLine) -> Result<(), Failure> {
         return Err(Failure::usage(line));
     }
     let opened = Opened::open(&account, line.access)?;
-    let mut users = line.to;
+    let (mut users, mut named) = (line.to, BTreeSet::new());
+    users.retain(|user| named.insert(user.clone()));
     users.retain(|user| {
         let is_user = opened.tree.stat(&mailbox(user)).is_ok_and(|found| found.is_directory());
         if !is_user {
@@ -71,31 +73,51 @@ pub(in crate::files) fn send(line: SendLine) -> Result<(), Failure> {
         is_user
     });
     let note = line.note.as_deref();
-    let is_any_sent = send_from_here(&opened, &here, &users, note, line.quiet)
+    let (here, there) = found(&opened, &here, &there);
+    let is_any_sent = send_from_here(&opened, here, &users, note, line.quiet)
         | send_from_there(&opened, &there, &users, note);
     opened.close(if is_any_sent { Changes::Made } else { Changes::None })
+}
+
+/// Something that is to be sent.
+struct Sent {
+    /// Its name where it arrives.
+    name: OsString,
+    from: PathBuf,
+    meta: Meta,
+}
+
+/// What is to be sent of this machine, and of the tree. Of several with one name, only the first is.
+fn found(opened: &Opened, here: &[PathBuf], there: &[Place]) -> (Vec<Sent>, Vec<Sent>) {
+    let mut names = BTreeSet::new();
+    let mut with_name = |from: PathBuf, meta, shown: &dyn Fn(&Path) -> PathBuf| {
+        let name = last_name(&from);
+        let is_first = names.insert(name.clone());
+        if !is_first {
+            opened.report.fail_with("send", &shown(&from), SAME_PLACE);
+        }
+        is_first.then_some(Sent { name, from, meta })
+    };
+    let scanned = here.iter().filter_map(|path| {
+        scan(path, Given::ToBeSent).map_err(|trouble| trouble.tell(&opened.report)).ok()
+    });
+    let here = scanned.filter_map(|(from, meta)| with_name(from, meta, &Path::to_owned)).collect();
+    let expanded = expand(&*opened.tree, there, "send", &opened.report).into_iter();
+    let there = expanded.filter_map(|(from, meta)| with_name(from, meta, &absolute)).collect();
+    (here, there)
 }
 
 /// Sends files of this machine. They are stored once; the copies for others share their data. Returns
 /// whether any was sent.
 fn send_from_here(
     opened: &Opened,
-    paths: &[PathBuf],
+    found: Vec<Sent>,
     users: &[String],
     note: Option<&str>,
     is_quiet: bool,
 ) -> bool {
     let transfer =
         Transfer::new(&*opened.tree, &opened.report, &opened.label, false).with_note(note);
-    let mut found = Vec::new();
-    for path in paths {
-        match scan(path, Given::ToBeSent) {
-            Ok((from, meta)) => found.push((last_name(&from), from, meta)),
-            Err(trouble) => {
-                trouble.tell(&opened.report);
-            }
-        }
-    }
     // Where each was stored, once a user has got it.
     let mut stored: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for user in users {
@@ -106,13 +128,14 @@ fn send_from_here(
             match opened.tree.stat(from) {
                 Ok(meta) => {
                     let to = mailbox(user).join(name);
-                    copy(&*opened.tree, &opened.report, (from, meta), &to, note);
+                    let purpose = Purpose::Sending(note);
+                    copy(&*opened.tree, &opened.report, (from, meta), &to, purpose);
                 }
                 Err(errno) => opened.report.fail("send", from, errno),
             }
         }
-        let left = found.iter().filter(|(name, _, _)| !stored.contains_key(name));
-        let storing = |(name, from, meta): &(OsString, PathBuf, Meta)| {
+        let left = found.iter().filter(|sent| !stored.contains_key(&sent.name));
+        let storing = |Sent { name, from, meta }: &Sent| {
             let (from, meta) = (from.clone(), meta.clone());
             Storing { from, meta, to: mailbox(user).join(name) }
         };
@@ -127,17 +150,12 @@ fn send_from_here(
 }
 
 /// Sends what is in the tree. Returns whether any of it was sent.
-fn send_from_there(
-    opened: &Opened,
-    places: &[Place],
-    users: &[String],
-    note: Option<&str>,
-) -> bool {
+fn send_from_there(opened: &Opened, found: &[Sent], users: &[String], note: Option<&str>) -> bool {
     let mut is_any_sent = false;
-    for (from, meta) in expand(&*opened.tree, places, "send", &opened.report) {
+    for Sent { name, from, meta } in found {
         for user in users {
-            let (to, before) = (mailbox(user).join(last_name(&from)), opened.report.failures());
-            copy(&*opened.tree, &opened.report, (&from, meta.clone()), &to, note);
+            let (to, before) = (mailbox(user).join(name), opened.report.failures());
+            copy(&*opened.tree, &opened.report, (from, meta.clone()), &to, Purpose::Sending(note));
             is_any_sent |= opened.report.failures() == before;
         }
     }

@@ -14,10 +14,11 @@ use super::super::pattern::{expand, last_name};
 use super::super::place::{Either, absolute};
 use super::super::reading::print;
 use super::super::show::Output;
+use super::super::staging::without_collisions;
 use super::super::tree::{Changes, Kind, Meta, times};
 use super::super::walking::{Next, walk};
 use super::pool::do_all;
-use super::{Transfer, Trouble, without_collisions};
+use super::{Transfer, Trouble};
 use crate::command::file_lines::GetLine;
 use crate::process::exit::{Exit, Failure};
 
@@ -101,7 +102,8 @@ fn fetch_all(
             plan(transfer, (&from, meta), (&to, is_named), &mut jobs, &mut directories);
         }
     }
-    without_collisions(&mut jobs, transfer.report, |job| (&job.from, &job.to));
+    let said = (transfer.report, "transfer");
+    without_collisions(&mut jobs, said, |job| (job.from.clone(), &job.to));
     transfer.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
     do_all(&jobs, |job| {
         let fetched = match job.meta.kind {

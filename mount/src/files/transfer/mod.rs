@@ -13,7 +13,7 @@ mod fetching;
 mod storing;
 mod pool;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -140,23 +140,6 @@ impl<'a> Transfer<'a> {
         }
         Ok(true)
     }
-}
-
-/// Leaves out all but the first of those that go to the same place, and says so.
-fn without_collisions<T>(jobs: &mut Vec<T>, report: &Report, ends: impl Fn(&T) -> (&Path, &Path)) {
-    let mut taken = BTreeSet::new();
-    jobs.retain(|job| {
-        let (from, to) = ends(job);
-        let is_first = taken.insert(to.to_owned());
-        if !is_first {
-            report.fail_with(
-                "transfer",
-                from,
-                "another file of this command goes to the same place",
-            );
-        }
-        is_first
-    });
 }
 
 /// Whether two files have the same bytes, up to this size.

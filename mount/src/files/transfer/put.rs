@@ -13,13 +13,13 @@ use super::super::changing::{
 use super::super::errno::of_io;
 use super::super::opening::Opened;
 use super::super::place::{Either, Place, absolute};
-use super::super::staging::{Key, is_in_mailbox};
+use super::super::staging::{Key, is_in_mailbox, without_collisions};
 use super::super::tree::{Changes, Kind, Meta};
 use super::fetching::here;
 use super::get::is_stream;
 use super::pool::do_all;
 use super::storing::followed;
-use super::{Transfer, Trouble, without_collisions};
+use super::{Transfer, Trouble};
 use crate::command::file_lines::PutLine;
 use crate::process::exit::Failure;
 
@@ -145,7 +145,7 @@ impl Transfer<'_> {
                 whole.push(Whole { from, part: place, to, is_whole });
             }
         }
-        without_collisions(&mut jobs, self.report, |job| (&job.from, &job.to));
+        without_collisions(&mut jobs, (self.report, "transfer"), |job| (job.from.clone(), &job.to));
         self.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
         let mut stored = self.perform(&jobs);
         // Those in a directory first, since they change its time.
