@@ -241,7 +241,9 @@ impl MountOptions {
     fn set(&mut self, word: &str, name: &str, value: &str) -> Result<(), Failure> {
         let wrong =
             |expected: &str| Failure::usage(format!("option '{}': give {expected}", shown(word)));
-        let number = |what: &str| value.parse().map(Some).map_err(|_| wrong(what));
+        // The highest number means "none" to the kernel.
+        let parsed = value.parse().ok().filter(|number| *number != u32::MAX);
+        let number = |what: &str| parsed.map(Some).ok_or_else(|| wrong(what));
         match (name, value) {
             ("ids", "stored") => self.owners.ids = Some(IdsOption::Stored),
             ("ids", "mounter") => self.owners.ids = Some(IdsOption::Mounter),

@@ -6,13 +6,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
+use xfer_terminal::settings;
 
 use super::{Cli, complaint};
 use crate::program::exit::{Exit, Failure};
@@ -103,18 +103,15 @@ struct Place {
 impl SettingsFile {
     fn read(place: &Place) -> Result<SettingsFile, Failure> {
         let file = SettingsFile { place: place.path.clone(), table: Table::new() };
-        let text = match std::fs::read_to_string(&place.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound && !place.is_named => {
-                return Ok(file);
+        let kind = if place.is_named { settings::Place::Named } else { settings::Place::Usual };
+        let table = match settings::read(&place.path, kind, |_| Ok(())) {
+            Ok(Some(table)) => table,
+            Ok(None) if place.is_named => {
+                return Err(file.wrong("there is no such file of settings"));
             }
-            Err(error) => return Err(file.wrong(&format!("it cannot be read ({error})"))),
+            Ok(None) => return Ok(file),
+            Err(why) => return Err(file.wrong(&why)),
         };
-        let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-            let line = line.map(|line| format!(" in line {line}")).unwrap_or_default();
-            file.wrong(&format!("it is not TOML{line}: {}", error.message()))
-        })?;
         let file = SettingsFile { table, ..file };
         file.check()?;
         Ok(file)

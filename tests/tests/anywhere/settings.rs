@@ -156,15 +156,15 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
         ("password = \"x\"", "there is no setting 'password'; "),
         ("takeover = \"yes\"", "takeover: give true or false"),
         ("wait = true", "wait: give a value, not true or false"),
-        (
-            "wait = \"long\"",
-            "wait: option 'wait=long': give seconds, like wait=30, or wait=forever",
-        ),
+        ("wait = \"long\"", "wait: give seconds, like wait=30, or wait=forever"),
+        ("wait = 99999999999999999999", "a number in line 1 is too large"),
+        ("uid = 4294967295", "uid: give a user's number, like uid=1000"),
+        ("uid = 0\nids = \"stored\"", "use only one of ids and uid"),
         ("wait = 1.5", "wait: give a text, a number, true or false"),
         // TOML's own octal number is a decimal one by now.
         ("umask = 0o077", "umask: give an octal number as a text, like \"077\""),
-        ("cache-size = \"1KiB\"", "cache-size: --cache-size: 1KiB is not between 16MiB and 1TiB"),
-        ("fingerprint = \"sha256:1\"", "fingerprint: --fingerprint: "),
+        ("cache-size = \"1KiB\"", "cache-size: 1KiB is not between 16MiB and 1TiB"),
+        ("fingerprint = \"sha256:1\"", "fingerprint: not a fingerprint"),
         ("password_file = \"secret\"", "password_file: give a path that begins with / or ~/"),
         ("accept_new = true\nca = \"/ca\"", "use only one of accept_new and ca"),
         (
@@ -193,16 +193,14 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
     write(&world, &" ".repeat((1 << 20) + 1));
     let line = run(command(&world, "alice@host", &[])).refused(2);
     assert!(line.ends_with("it has more than 1048576 bytes, too many for settings"), "{line}");
-    // A pipe that nobody writes to says nothing, like /dev/null.
-    let pipe = world.outside().join("pipe");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
-    let arguments = ["--print-config", "--config", pipe.to_str().unwrap(), "-o", "ids=none"];
-    assert!(!run(command(&world, "alice@host", &arguments)).refused(2).contains("pipe"));
+    fs::write(own_file(&world), b"fsname = \"\xff\"").unwrap();
+    let line = run(command(&world, "alice@host", &[])).refused(2);
+    assert!(line.ends_with("it is not text in UTF-8, as settings are"), "{line}");
     write(&world, "");
     let mut wrong = command(&world, "alice@host", &[]);
     wrong.env("XFER_WAIT", "long");
     let line = run(wrong).refused(2);
-    assert!(line.contains("XFER_WAIT: option 'wait=long': give seconds"), "{line}");
+    assert!(line.contains("XFER_WAIT: give seconds, like wait=30"), "{line}");
     std::os::unix::fs::chown(own_file(&world), Some(20_001), None).unwrap();
     let line = run(command(&world, "alice@host", &[])).refused(2);
     assert!(line.contains(&format!("{file}: it belongs to another user; run: chown")), "{line}");
@@ -215,6 +213,40 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn a_pipe_that_is_named_as_the_file_of_settings_is_waited_for() {
+    let world = World::new(&[]);
+    let pipe = world.outside().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    let written = pipe.clone();
+    // It opens the pipe when there is a reader.
+    let writer = std::thread::spawn(move || fs::write(written, "fsname = \"piped\""));
+    let arguments = ["--print-config", "--config", pipe.to_str().unwrap(), "-o", "ids=none"];
+    let finished = run(command(&world, "alice@host", &arguments));
+    writer.join().unwrap().unwrap();
+    assert!(finished.stdout.contains("fsname = \"piped\""), "{finished}");
+}
+
+#[test]
+fn owners_that_a_command_line_wants_are_shown_whatever_the_settings_say_of_others() {
+    let world = World::new(&[]);
+    let shown = |arguments: &[&str]| {
+        let arguments = [&["--print-config", "-o", "umask=9"][..], arguments].concat();
+        run(command(&world, "alice@host", &arguments)).stdout
+    };
+    write(&world, "uid = 5\ngid = 6");
+    assert!(shown(&[]).contains("uid = \"5\""));
+    let all = shown(&["-o", "ids=stored"]);
+    assert!(!all.contains("uid =") && all.contains("ids = \"stored\""), "{all}");
+    write(&world, "ids = \"stored\"");
+    let all = shown(&["-o", "gid=7"]);
+    assert!(!all.contains("ids =") && all.contains("gid = \"7\""), "{all}");
+    let mut contradicting = command(&world, "alice@host", &[]);
+    contradicting.env("XFER_IDS", "stored").env("XFER_UID", "5");
+    let line = run(contradicting).refused(2);
+    assert!(line.contains("XFER_UID: use only one of this and XFER_IDS"), "{line}");
 }
 
 #[test]

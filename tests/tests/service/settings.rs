@@ -115,7 +115,7 @@ fn a_file_that_is_wrong_is_refused_by_a_line_that_says_where_and_why() {
     check("listen = \"nowhere\"", &["run"], "invalid value 'nowhere' for '--listen <ADDR:PORT>'");
     let missing = machine.directory.path().join("missing.toml");
     let line = machine.run(Some(&missing), &["run"]).refused(USAGE);
-    assert!(line.contains("it cannot be read"), "{line}");
+    assert!(line.contains("there is no such file of settings"), "{line}");
     let file = machine.file("cert = \"cert.pem\"");
     let line = machine.run(Some(&file), &["run"]).refused(USAGE);
     assert!(line.contains("a certificate and its key go together; give --key too"), "{line}");

@@ -1,24 +1,20 @@
 //! A file of settings: TOML, with settings for all accounts, and sections for some.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use toml::{Table, Value};
 use xfer_client::connect::Target;
+use xfer_terminal::settings::{self, Place};
 
 use super::Layer;
-use super::known::{EXCLUSIVE, KNOWN, Setting};
+use super::known::{KNOWN, Setting, exclude};
 use crate::process::exit::Failure;
 
 /// The key of the table whose keys are accounts.
 const ACCOUNTS: &str = "account";
-
-/// The largest file of settings, in bytes.
-const BYTES_MAX: u64 = 1 << 20;
 
 /// What it means if there is no file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,16 +41,16 @@ impl SettingsFile {
     /// If it is wrong, can't be read, or others may write it.
     pub(super) fn read(path: &Path, missing: Missing) -> Result<SettingsFile, Failure> {
         let wrong = |what: String| Failure::usage(format!("{}: {what}", path.display()));
-        let text = match text(path).map_err(wrong)? {
-            Some(text) => text,
+        let place = match missing {
+            Missing::IsFine => Place::Usual,
+            Missing::IsWrong => Place::Named,
+        };
+        let read = settings::read(path, place, |file| must_be_own(file, path));
+        let table = match read.map_err(wrong)? {
+            Some(table) => table,
             None if missing == Missing::IsFine => return Ok(SettingsFile::default()),
             None => return Err(wrong("there is no such file of settings".to_owned())),
         };
-        let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-            let line = line.map(|line| format!(" in line {line}")).unwrap_or_default();
-            wrong(format!("it is not TOML{line}: {}", error.message()))
-        })?;
         let accounts = match table.get(ACCOUNTS) {
             Some(Value::Table(accounts)) => sections(accounts).map_err(wrong)?,
             Some(_) => return Err(wrong(format!("{ACCOUNTS}: write [{ACCOUNTS}.\"USER@HOST\"]"))),
@@ -106,12 +102,14 @@ fn section<'a>(table: impl Iterator<Item = (&'a String, &'a Value)>) -> Result<S
             return Err(format!("{name} and {dashed} are one setting; give it once"));
         }
     }
-    let is_on = |name: &&&str| section.get(**name).is_some_and(|setting| *setting != Setting::Off);
-    let exclusive: Vec<_> = EXCLUSIVE.iter().filter(is_on).copied().collect();
-    match exclusive.len() {
-        0 | 1 => Ok(section),
-        _ => Err(format!("use only one of {}", exclusive.join(" and "))),
+    for one in &section {
+        if let Some((other, _)) =
+            section.iter().find(|other| exclude((one.0, one.1), (other.0, other.1)))
+        {
+            return Err(format!("use only one of {} and {other}", one.0));
+        }
     }
+    Ok(section)
 }
 
 /// A setting, by its key, in which dashes may stand for `_`.
@@ -123,24 +121,6 @@ fn setting(key: &str, value: &Value) -> Result<(&'static str, Setting), String> 
     };
     let setting = Setting::parse(name, *takes, value).map_err(|why| format!("{key}: {why}"))?;
     Ok((name, setting))
-}
-
-/// The text of a file that no other user may write; `None` if there is none.
-fn text(path: &Path) -> Result<Option<String>, String> {
-    let failed = |error: io::Error| format!("the settings cannot be read: {error}");
-    // A pipe that nobody writes to is not waited for.
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = match File::options().read(true).custom_flags(nonblocking).open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(failed)?,
-    };
-    must_be_own(&file.metadata().map_err(failed)?, path)?;
-    let mut text = String::new();
-    file.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
-    match text.len() as u64 > BYTES_MAX {
-        true => Err(format!("it has more than {BYTES_MAX} bytes, too many for settings")),
-        false => Ok(Some(text)),
-    }
 }
 
 /// Refuses a file that another user than this one and root could have written. What is no plain file, like

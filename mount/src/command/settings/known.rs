@@ -38,7 +38,7 @@ pub(super) const KNOWN: &[(&str, Takes)] = &[
 ];
 
 /// Settings of which only one can be in force.
-pub(super) const EXCLUSIVE: &[&str] = &["accept_new", "fingerprint", "ca"];
+const EXCLUSIVE: &[&str] = &["accept_new", "fingerprint", "ca"];
 
 /// Words that switch off what a setting switches on.
 pub(super) const OPPOSITES: &[(&str, &str)] = &[
@@ -60,6 +60,18 @@ pub(super) const DEFAULTS: &[(&str, &str)] = &[
     ("retry", "0"),
     ("silence", "10"),
 ];
+
+/// Whether only one of two settings can be in force.
+pub(super) fn exclude(one: (&str, &Setting), other: (&str, &Setting)) -> bool {
+    let is_trust =
+        |(name, setting): (&str, &Setting)| EXCLUSIVE.contains(&name) && *setting != Setting::Off;
+    let is_stored = |(name, setting): (&str, &Setting)| {
+        name == "ids" && *setting == Setting::Is("stored".to_owned())
+    };
+    let is_owner = |(name, _)| name == "uid" || name == "gid";
+    let both_trust = one.0 != other.0 && is_trust(one) && is_trust(other);
+    both_trust || is_stored(one) && is_owner(other) || is_owner(one) && is_stored(other)
+}
 
 /// What a setting takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,7 +129,7 @@ impl Setting {
         line.options.extend(setting.word(name));
         match Config::try_from(line) {
             Ok(_) => Ok(setting),
-            Err(Failure { line, .. }) => Err(line),
+            Err(Failure { line, .. }) => Err(without_name(&line, name).to_owned()),
         }
     }
 
@@ -138,6 +150,13 @@ impl Setting {
             Setting::Is(text) => Value::String(text.clone()),
         }
     }
+}
+
+/// What a line for the command line says of an option, whose name the user is told otherwise.
+fn without_name<'a>(line: &'a str, name: &str) -> &'a str {
+    let of_word = || line.strip_prefix(&format!("option '{name}="))?.split_once("': ");
+    let of_option = line.strip_prefix(&format!("--{}: ", name.replace('_', "-")));
+    of_option.or(of_word().map(|(_, why)| why)).unwrap_or(line)
 }
 
 /// A path, with the home directory in place of `~`.

@@ -23,7 +23,7 @@ use super::options;
 use crate::process::exit::Failure;
 use crate::process::output::print;
 use file::{Missing, SettingsFile};
-use known::{DEFAULTS, EXCLUSIVE, KNOWN, OPPOSITES, Setting};
+use known::{DEFAULTS, KNOWN, OPPOSITES, Setting, exclude};
 
 /// The file for all users of this machine.
 const MACHINE_FILE: &str = "/etc/xfer/client.toml";
@@ -60,12 +60,13 @@ pub fn complete(mut line: MountLine) -> Result<MountLine, Failure> {
         // An account that is wrong is named by the checks of the command line.
         return Ok(MountLine { options: words, ..line });
     };
-    let settings = Settings::of(&target, line.config.take())?;
+    let mut settings = Settings::of(&target, line.config.take())?;
+    let mut all = settings.clone();
+    all.put(of_line(&line, &words));
     if line.print_config {
-        let mut all = settings.clone();
-        all.put(of_line(&line, &words));
         print(&all.text())?;
     }
+    settings.values.retain(|name, _| all.values.contains_key(name));
     let (mut given, words_of_files) = settings.taken()?;
     let MountLine { password, trust, known_hosts, .. } = &mut line;
     fill(&mut given, password, trust, known_hosts);
@@ -133,13 +134,12 @@ impl Settings {
 
     /// Adds settings of a higher rank than all before. One that excludes others takes their place.
     fn put(&mut self, layer: Layer) {
-        for (name, setting) in layer.values {
-            let is_exclusive = EXCLUSIVE.contains(&name) && setting != Setting::Off;
-            for rival in EXCLUSIVE.iter().filter(|_| is_exclusive) {
-                self.values.remove(rival);
-            }
-            self.values.insert(name, (setting, layer.origin.clone()));
-        }
+        let Layer { origin, values } = layer;
+        self.values.retain(|name, (before, _)| {
+            !values.iter().any(|(other, setting)| exclude((name, before), (other, setting)))
+        });
+        let values = values.into_iter();
+        self.values.extend(values.map(|(name, setting)| (name, (setting, origin.clone()))));
     }
 
     /// The settings as a command line has them: its own options, and the words that are left.
@@ -209,7 +209,14 @@ fn of_environment() -> Result<Vec<Layer>, Failure> {
         let variable = format!("{VARIABLE_PREFIX}{}", name.to_ascii_uppercase());
         let Some(text) = std::env::var_os(&variable) else { continue };
         let setting = Setting::parse(name, *takes, &Value::String(text.to_string_lossy().into()));
-        let setting = setting.map_err(|why| Failure::usage(format!("{variable}: {why}")))?;
+        let wrong = |why: String| Failure::usage(format!("{variable}: {why}"));
+        let setting = setting.map_err(wrong)?;
+        let excluded = layers.iter().find(|layer: &&Layer| {
+            layer.values.iter().any(|(other, value)| exclude((other, value), (name, &setting)))
+        });
+        if let Some(Layer { origin, .. }) = excluded {
+            return Err(wrong(format!("use only one of this and {origin}")));
+        }
         layers.push(Layer { origin: variable, values: BTreeMap::from([(*name, setting)]) });
     }
     Ok(layers)
