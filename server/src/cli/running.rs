@@ -69,7 +69,10 @@ impl Server {
                 Failure::new(Exit::Usage, line)
             }
             AskError::Misunderstood => nonsense(),
-            AskError::Io(_) => Failure::new(Exit::Other, format!("{error}; see the server's log")),
+            AskError::Busy => Failure::new(Exit::Other, error.to_string()),
+            AskError::Silent | AskError::Io(_) => {
+                Failure::new(Exit::Other, format!("{error}; see the server's log"))
+            }
         }
     }
 }

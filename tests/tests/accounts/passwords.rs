@@ -49,6 +49,10 @@ fn an_account_can_take_keys_alone() {
     log_in(&world, "alice", "laptop");
     let off = user(&world, &["passwords", "alice", "off"]).succeeded();
     assert_eq!(off.stderr, "alice logs in by keys alone\n");
+    let file = world.password_file("alice");
+    let words = ["passwd", "alice", "--keep-keys", "--password-file", file.to_str().unwrap()];
+    let set = user(&world, &words).succeeded();
+    assert!(set.stderr.contains("xfer-server user passwords alice on"), "{set}");
     let line = run_within(world.mounting("alice").command().arg("-f"), PATIENCE).refused(9);
     assert!(line.contains("takes no passwords"), "{line}");
     world.mounting("alice").by_key().start().unmount();

@@ -20,9 +20,12 @@ const GROUP: u32 = 4711;
 /// Another one.
 const OTHER_GROUP: u32 = 4712;
 
+/// The user who is in it.
+const MEMBER: u32 = 20_001;
+
 /// Runs the program as a user who may not even reach where it was built.
-const AS_MEMBER: &str = "program=$1 groups=$2; shift 2; exec 3<\"$program\"
-    exec setpriv --reuid 20001 --regid 20001 --groups $groups -- /proc/self/fd/3 \"$@\"";
+const AS_MEMBER: &str = "program=$1 uid=$2 groups=$3; shift 3; exec 3<\"$program\"
+    exec setpriv --reuid $uid --regid $uid --groups $groups -- /proc/self/fd/3 \"$@\"";
 
 /// A world whose server has an admin socket.
 struct Managed {
@@ -50,9 +53,14 @@ impl Managed {
 
     /// A command as one who is in a group gives it.
     fn command_of(&self, group: u32, arguments: &[&str]) -> Command {
+        self.command_by(MEMBER, group, arguments)
+    }
+
+    /// The same by a user with another number.
+    fn command_by(&self, uid: u32, group: u32, arguments: &[&str]) -> Command {
         let mut command = Command::new("bash");
         command.args(["-c", AS_MEMBER, "bash"]).arg(program("xfer-server"));
-        command.arg(group.to_string()).args(arguments);
+        command.args([uid.to_string(), group.to_string()]).args(arguments);
         command.env("XFER_STORE", self.store()).env("XFER_ADMIN_SOCKET", &self.socket);
         command
     }
@@ -351,4 +359,29 @@ fn strange_commands_by_the_admin_socket_are_refused_and_who_says_nothing_is_in_n
     managed.world.server.command(&["session", "list"]).succeeded();
     assert_eq!(managed.users(), before);
     managed.as_member(&["user", "list"]).succeeded();
+}
+
+#[test]
+fn questions_that_a_member_leaves_unanswered_keep_no_other_out() {
+    let managed = Managed::new(&["alice"]);
+    let ask = |_| {
+        let mut asked = OnPty::start(&managed.command_of(GROUP, &["user", "remove", "alice"]));
+        asked.says("Type the name to confirm: ");
+        asked
+    };
+    let mut open: Vec<OnPty> = (0..8).map(ask).collect();
+    let mut status = managed.command_by(20_002, GROUP, &["status"]);
+    run_within(&mut status, PATIENCE).succeeded();
+    managed.world.server.command(&["session", "list"]).succeeded();
+    let line = managed.as_member(&["status"]).refused(1);
+    assert!(line.contains("the server has too many commands under way; try again when"), "{line}");
+    for asked in &mut open {
+        asked.types("\x03");
+        assert_eq!(asked.ended(), Some(130), "{}", asked.said());
+    }
+    managed.as_member(&["status"]).succeeded();
+    // Not even with more connections than a person has.
+    let connect = || UnixStream::connect(&managed.socket).unwrap();
+    let _silent: Vec<_> = (0..200).map(|_| connect()).collect();
+    managed.as_member(&["status"]).succeeded();
 }

@@ -114,6 +114,11 @@ pub fn set_password(context: &mut Context<'_>, name: &str, keys: KeysThen) -> Re
     tell(context, Command::AccountChanged { user: name.to_owned() })?;
     let revoked = if are_revoked && count > 0 { ", and all keys are revoked" } else { "" };
     context.console.note(&format!("the password of {name} is set{revoked}"));
+    if !account.takes_passwords {
+        context.console.note(&format!(
+            "{name} logs in with keys alone; to let the password in: xfer-server user passwords {name} on"
+        ));
+    }
     Ok(())
 }
 

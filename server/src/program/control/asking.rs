@@ -30,6 +30,14 @@ pub enum AskError {
     /// The server that listens on the admin socket has another store.
     #[error("the server at that admin socket has the store {store}", store = .0.display())]
     OtherStore(PathBuf),
+    /// It was not carried out.
+    #[error(
+        "the server has too many commands under way; try again when they have ended, or answer their questions"
+    )]
+    Busy,
+    /// The server did not answer in time.
+    #[error("the server did not answer within {secs} s", secs = ANSWER_TIMEOUT.as_secs())]
+    Silent,
     /// The answer is not one to that question: the server is of another version.
     #[error("the server answered another question")]
     Misunderstood,
@@ -111,6 +119,12 @@ fn send(
 
 fn read_answer(reader: &mut BufReader<UnixStream>) -> Result<Answer, AskError> {
     let mut answer = String::new();
-    reader.take(ANSWER_BYTES_MAX).read_line(&mut answer)?;
-    Ok(serde_json::from_str(&answer).map_err(io::Error::from)?)
+    reader.take(ANSWER_BYTES_MAX).read_line(&mut answer).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => AskError::Silent,
+        _ => AskError::Io(error),
+    })?;
+    match serde_json::from_str(&answer).map_err(io::Error::from)? {
+        Answer::Busy => Err(AskError::Busy),
+        answer => Ok(answer),
+    }
 }

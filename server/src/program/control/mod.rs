@@ -11,6 +11,7 @@
 mod place;
 mod asking;
 mod serving;
+mod turns;
 mod conversation;
 
 use std::net::SocketAddr;
@@ -106,6 +107,8 @@ pub enum Answer {
     Done,
     /// The command could not be parsed.
     Invalid,
+    /// This user has so many commands under way that it was not carried out.
+    Busy,
     /// The server has another store than the command is about.
     OtherStore {
         /// The one that it has.

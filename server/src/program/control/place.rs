@@ -45,7 +45,7 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
 /// directory if this has the set-group-id bit. A socket that nobody listens on is replaced.
 ///
 /// # Errors
-/// [`ErrorKind::AddrInUse`] if somebody does, or there is something that is not a socket.
+/// [`ErrorKind::AddrInUse`] if somebody does; also if there is something that is not a socket.
 pub(super) fn listen(path: &Path, with_group: bool) -> io::Result<UnixListener> {
     let reachable = Reachable::of(path)?;
     let path = &reachable.path;
@@ -53,7 +53,8 @@ pub(super) fn listen(path: &Path, with_group: bool) -> io::Result<UnixListener> 
         Ok(found) if found.file_type().is_socket() && UnixStream::connect(path).is_err() => {
             std::fs::remove_file(path)?;
         }
-        Ok(_) => return Err(ErrorKind::AddrInUse.into()),
+        Ok(found) if found.file_type().is_socket() => return Err(ErrorKind::AddrInUse.into()),
+        Ok(_) => return Err(io::Error::other("something else is there")),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }

@@ -16,6 +16,7 @@ use xfer_protocol::user;
 use xfer_store::Register;
 
 use super::conversation::Caller;
+use super::turns::{Seat, Turns};
 use super::{Answer, Command, Request, Session, Status, VERSION, place};
 use crate::engine::Engine;
 use crate::figures::Source;
@@ -29,9 +30,6 @@ const COMMAND_BYTES_MAX: u64 = 64 << 10;
 
 /// The longest wait for a connection to send its command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The most connections of a socket served at once.
-const CONNECTIONS_MAX: usize = 16;
 
 /// Carries out a command about accounts.
 pub type Manage =
@@ -90,14 +88,22 @@ impl Control {
     /// Answers commands until it is dropped.
     pub async fn serve(self) {
         let mut connections = JoinSet::new();
+        let turns = Arc::new(Turns::new());
         loop {
             tokio::select! {
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => {
-                    if let Ok((socket, _)) = accepted {
-                        connections.spawn(connection(socket, self.served.clone(), self.is_admin));
-                    } else {
+                accepted = self.listener.accept() => {
+                    let Ok((socket, _)) = accepted else {
                         tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
+                        continue;
+                    };
+                    let Ok(caller) = socket.peer_cred() else { continue };
+                    let Some(seat) = turns.seat(caller.uid()) else {
+                        connections.spawn(turn_away(socket));
+                        continue;
+                    };
+                    let admin = self.is_admin.then_some(caller);
+                    let (served, turns) = (self.served.clone(), turns.clone());
+                    connections.spawn(connection(socket, served, admin, turns, seat));
                 }
                 Some(ended) = connections.join_next() => {
                     if let Err(error) = ended {
@@ -109,14 +115,29 @@ impl Control {
     }
 }
 
-async fn connection(socket: UnixStream, served: Arc<Served>, is_admin: bool) {
-    if let Err(error) = answer(socket, &served, is_admin).await {
+async fn connection(
+    socket: UnixStream,
+    served: Arc<Served>,
+    admin: Option<UCred>,
+    turns: Arc<Turns>,
+    seat: Seat,
+) {
+    if let Err(error) = answer(socket, &served, admin, (&turns, &seat)).await {
         tracing::info!(%error, "a command was not answered");
     }
 }
 
-async fn answer(socket: UnixStream, served: &Arc<Served>, is_admin: bool) -> io::Result<()> {
-    let admin = is_admin.then(|| socket.peer_cred()).transpose()?;
+async fn turn_away(mut socket: UnixStream) {
+    // One that does not take the answer is closed all the same.
+    let _ = tell(&mut socket, &Answer::Busy).await;
+}
+
+async fn answer(
+    socket: UnixStream,
+    served: &Arc<Served>,
+    admin: Option<UCred>,
+    (turns, seat): (&Turns, &Seat),
+) -> io::Result<()> {
     let mut reader = BufReader::new(socket);
     let mut line = String::new();
     let mut limited = (&mut reader).take(COMMAND_BYTES_MAX);
@@ -126,6 +147,9 @@ async fn answer(socket: UnixStream, served: &Arc<Served>, is_admin: bool) -> io:
         // A server that starts has looked whether another one has this socket.
         return Ok(());
     }
+    let Some(_turn) = turns.turn(seat).await else {
+        return tell(&mut socket, &Answer::Busy).await;
+    };
     match served.command(&line) {
         Ok(Command::Manage { order, can_be_asked }) => {
             tell(&mut socket, &Answer::Done).await?;
@@ -135,10 +159,15 @@ async fn answer(socket: UnixStream, served: &Arc<Served>, is_admin: bool) -> io:
             carried_out.await?
         }
         Ok(command) => {
-            if let (Some(admin), Command::End { user }) = (&admin, &command) {
-                note(admin, &format!("session end {user}"), &Ok(()));
-            }
+            let end = match &command {
+                Command::End { user } => admin.map(|admin| (admin, format!("session end {user}"))),
+                _ => None,
+            };
             let answer = obey(served, command).await;
+            if let Some((admin, command)) = end {
+                let is_done = matches!(answer, Answer::Ended { was_running: true });
+                note(&admin, &command, if is_done { "done" } else { "there was no session" });
+            }
             tell(&mut socket, &answer).await
         }
         Err(answer) => tell(&mut socket, &answer).await,
@@ -162,18 +191,15 @@ fn converse(
     let asked = order.to_string();
     let outcome = manage(&about.store, register, order, &mut caller);
     if let Some(admin) = admin {
+        let outcome = outcome.as_ref().map_or_else(ToString::to_string, |()| "done".to_owned());
         note(&admin, &asked, &outcome);
     }
     caller.end(outcome)
 }
 
 /// Notes in the log what an admin has done. Passwords are not in commands.
-fn note(admin: &UCred, command: &str, outcome: &Result<(), Failure>) {
+fn note(admin: &UCred, command: &str, outcome: &str) {
     let command = shown_json(command);
-    let outcome = match outcome {
-        Ok(()) => "done".to_owned(),
-        Err(failure) => failure.to_string(),
-    };
     tracing::info!(uid = admin.uid(), %command, %outcome, "a command by the admin socket");
 }
 
