@@ -64,6 +64,21 @@ fn with_users(users: &[&str]) -> tempfile::TempDir {
 }
 
 #[test]
+fn a_store_is_made_only_in_a_directory_that_has_nothing_else() {
+    let outside = tempfile::tempdir().unwrap();
+    let place = outside.path().join("documents");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("numbers"), "mine").unwrap();
+    for command in ["user add alice --password-stdin", "run --listen 127.0.0.1:0"] {
+        let line =
+            "has no store in it, but other files, such as 'numbers'; give --store a directory";
+        refused(&place, command, "secret\n", 1, line);
+    }
+    assert_eq!(std::fs::read_to_string(place.join("numbers")).unwrap(), "mine");
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 1);
+}
+
+#[test]
 fn users_are_added_listed_changed_and_removed() {
     let store = with_users(&["bob"]);
     let store = store.path();

@@ -56,6 +56,14 @@ pub enum StoreError {
     /// The database there does not belong to xfer.
     #[error("the store's xfer.db is not a database of xfer")]
     Foreign,
+    /// There is no store in a directory, and something else.
+    #[error("{place} has no store in it, but other files, such as '{name}'")]
+    Occupied {
+        /// The directory.
+        place: String,
+        /// One of the files.
+        name: String,
+    },
     /// The file system lacks a feature that a database needs.
     #[error("the file system of {0} cannot hold a database")]
     Unsuitable(String),
@@ -142,6 +150,7 @@ impl StoreError {
             | StoreError::NotUpgraded { .. }
             | StoreError::NewerFormat { .. }
             | StoreError::Foreign
+            | StoreError::Occupied { .. }
             | StoreError::Unsuitable(_)
             | StoreError::UnknownEngine(_)
             | StoreError::Missing { .. } => "it cannot be opened",

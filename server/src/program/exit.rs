@@ -99,6 +99,10 @@ impl From<StoreError> for Failure {
             | StoreError::UnknownEngine(_) => {
                 Failure::new(Exit::Other, format!("cannot open the store: {error}; check --store"))
             }
+            StoreError::Occupied { .. } => Failure::new(
+                Exit::Other,
+                format!("{error}; give --store a directory that is empty or does not exist yet"),
+            ),
             StoreError::Damaged(_) => Failure::new(
                 Exit::Store,
                 format!("the store is {error}; check its disk, and bring back a backup"),

@@ -14,6 +14,7 @@ mod performing;
 mod housekeeping;
 mod lock;
 mod place;
+mod fresh;
 mod claim;
 mod check;
 
@@ -156,6 +157,7 @@ impl Embedded {
 /// # Errors
 /// If it can't be served: [`StoreError::InUse`] if another server has it.
 pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
+    let is_there = fresh::has_store_or_room(dir)?;
     let lock = StoreLock::take(dir)?.keep();
     let rows = Arc::new(SqliteStore::open_as(dir, serving.older)?);
     rows.check_accounts()?;
@@ -164,6 +166,9 @@ pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
     // A store whose disk is full is served too.
     if rows.days_kept()? != serving.keep_removed_days {
         rows.keep_removed(serving.keep_removed_days)?;
+    }
+    if !is_there {
+        tracing::info!(store = %dir.display(), "made a new store");
     }
     let watched = Watched { lock, rows: rows.clone(), files: files.clone() };
     Ok(start(Parts::new(rows, files, Some((watched, serving.keep_lost_days)))))
@@ -193,7 +198,10 @@ pub(crate) fn beside(dir: &Path, beside: Beside) -> Result<Store, StoreError> {
 /// Opens the accounts of a store for a command.
 pub(crate) fn register(dir: &Path, if_missing: IfMissing) -> Result<Register, StoreError> {
     match if_missing {
-        IfMissing::Make => prepare_directory(dir)?,
+        IfMissing::Make => {
+            fresh::has_store_or_room(dir)?;
+            prepare_directory(dir)?;
+        }
         IfMissing::Fail => must_be_there(dir)?,
     }
     Ok(register_over(Arc::new(SqliteStore::open(dir)?)))
