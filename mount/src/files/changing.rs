@@ -11,7 +11,7 @@ use xfer_protocol::Timestamp;
 
 use super::errno::{Why, words};
 use super::opening::Opened;
-use super::pattern::{expand, last_name};
+use super::pattern::expand;
 use super::place::{Place, absolute, must_be_in_tree};
 use super::report::Report;
 use super::staging::{
@@ -52,7 +52,11 @@ impl Destination {
     /// Where something with this path goes.
     pub(super) fn path(&self, from: &Path) -> PathBuf {
         match self {
-            Destination::Into(directory) => directory.join(last_name(from)),
+            // A root has no name of its own.
+            Destination::Into(directory) => match from.file_name() {
+                Some(name) => directory.join(name),
+                None => directory.clone(),
+            },
             Destination::As(path) => path.clone(),
         }
     }
@@ -175,10 +179,8 @@ fn copy_to(
         let below = path.strip_prefix(from).unwrap_or(Path::new(""));
         let to = if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
         let copied = match &meta.kind {
-            Kind::Directory => {
-                directories.push((to.clone(), meta.clone()));
-                make_directory_unless_there(tree, &to)
-            }
+            Kind::Directory => make_directory_unless_there(tree, &to)
+                .map(|()| directories.push((to.clone(), meta.clone()))),
             Kind::Symlink(target) => {
                 let part = key(path, &to).place(&to);
                 clear(tree, &part)

@@ -4,7 +4,7 @@
 //! A path that is there as it is written means itself. A name that begins with a dot is matched only by a
 //! pattern that does. `[*]` means the letter itself.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -141,9 +141,9 @@ fn letters(name: &OsStr) -> String {
     text
 }
 
-/// A name at the end of a path; the path itself for the root.
-pub(super) fn last_name(path: &Path) -> OsString {
-    path.file_name().unwrap_or(OsStr::new("/")).to_owned()
+/// The name of a node, for people and for patterns. The root is called `/`, which is no name of a file.
+pub(super) fn shown_name(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or(OsStr::new("/"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use xfer_protocol::size;
 
 use super::opening::Opened;
-use super::pattern::{NamePattern, expand, last_name};
+use super::pattern::{NamePattern, expand, shown_name};
 use super::place::absolute;
 use super::report::Report;
 use super::show::{Listed, Output, PathText};
@@ -28,7 +28,7 @@ pub(super) fn find(line: FindLine) -> Result<(), Failure> {
             Some(_) => matches!(meta.kind, Kind::Symlink(_)),
             None => true,
         };
-        is_kind && pattern.as_ref().is_none_or(|name| name.matches_any(&last_name(path)))
+        is_kind && pattern.as_ref().is_none_or(|name| name.matches_any(shown_name(path)))
     };
     let (mut output, mut listed) = (Output::new(), Vec::new());
     for (start, meta) in expand(&*opened.tree, &places, "look at", &opened.report) {

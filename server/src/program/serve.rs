@@ -193,14 +193,13 @@ fn for_admins(place: &AdminSocket, served: Arc<Served>) -> Option<Control> {
         .and_then(|_own| Control::for_admins(path, served));
     bound
         .inspect_err(|error| {
-            let make = match error.kind() {
-                ErrorKind::NotFound => "make its directory, or ",
-                _ => "",
+            let advice = match error.kind() {
+                ErrorKind::NotFound => {
+                    "make its directory, or set admin-socket to another place or to off"
+                }
+                _ => "set admin-socket to another place or to off",
             };
-            tracing::error!(
-                "cannot make the admin socket {} ({error}); {make}set admin-socket to another place or to off",
-                path.display()
-            );
+            tracing::error!("cannot make the admin socket {} ({error}); {advice}", path.display());
         })
         .ok()
 }

@@ -96,6 +96,19 @@ fn of_two_with_one_name_the_second_is_neither_copied_nor_moved_over_the_first() 
 }
 
 #[test]
+fn a_directory_is_not_copied_over_a_link_which_stays_as_it_is() {
+    let world = world(&["alice"]);
+    write(&world, "tree/d/f", "text");
+    std::os::unix::fs::symlink("d", world.outside().join("tree/link")).unwrap();
+    xfer(&world, &["put", "-r", "tree", "{}:"]).succeeded();
+    xfer(&world, &["mkdir", "{}:link"]).succeeded();
+    let before = xfer(&world, &["ls", "-lR", "{}:tree"]).succeeded().stdout;
+    let line = xfer(&world, &["cp", "-r", "{}:link", ":tree"]).refused(1);
+    assert_eq!(line, "xfer: cannot copy '/link': it exists already");
+    assert_eq!(xfer(&world, &["ls", "-lR", "{}:tree"]).succeeded().stdout, before);
+}
+
+#[test]
 fn directories_are_removed_only_if_the_user_says_so() {
     let world = with_directory();
     let done = xfer(&world, &["rm", "{}:d", ":d/g", ":nothing"]);

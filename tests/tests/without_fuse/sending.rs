@@ -69,6 +69,29 @@ fn each_recipient_gets_what_is_sent_once_with_the_senders_times() {
 }
 
 #[test]
+fn a_root_is_not_sent_and_nothing_else_is_for_it() {
+    let world = world(&["alice", "bob", "carol"]);
+    write(&world, "album/one", "1");
+    xfer(&world, &["send", "album", "{}", "--to", "carol"]).succeeded();
+    let check = || {
+        for root in ["{}:", "/"] {
+            let line = xfer(&world, &["send", root, "{}", "--to", "bob"]).refused(1);
+            assert!(
+                line.contains("cannot send '/': the root has no name to arrive under"),
+                "{line}"
+            );
+        }
+    };
+    check();
+    let alice = world.mount("alice");
+    check();
+    alice.unmount();
+    assert_eq!(inbox(&world, "bob"), []);
+    assert_eq!(inbox(&world, "carol").len(), 1);
+    assert_eq!(xfer(&world, &["ls", "-a", "{}:"]).succeeded().stdout, "inbox\noutbox\n");
+}
+
+#[test]
 fn of_two_with_one_name_only_the_first_is_sent() {
     let world = world(&["alice", "bob"]);
     write(&world, "a/f", "one");

@@ -19,7 +19,7 @@ use xfer_client::connect::Target;
 use xfer_protocol::size;
 
 use super::opening::Opened;
-use super::pattern::last_name;
+use super::pattern::shown_name;
 use super::show::Output;
 use super::tree::Meta;
 use crate::process::exit::Failure;
@@ -47,7 +47,7 @@ fn attribute(opened: &Opened, path: &Path, meta: &Meta, name: &str) -> Option<St
 fn row(output: &mut Output, user: &OsStr, path: &Path, meta: &Meta, last: &str) {
     output.name(user);
     output.bytes(b"  ");
-    output.name(&last_name(path));
+    output.name(shown_name(path));
     if meta.is_directory() {
         output.bytes(b"/");
     }

@@ -19,7 +19,7 @@ use super::super::changing::{Purpose, copy};
 use super::super::errno::Why;
 use super::super::mounts::as_places;
 use super::super::opening::Opened;
-use super::super::pattern::{expand, last_name};
+use super::super::pattern::expand;
 use super::super::place::{Either, Place, absolute};
 use super::super::show::{Listed, Output};
 use super::super::staging::SAME_PLACE;
@@ -91,12 +91,15 @@ struct Sent {
 fn found(opened: &Opened, here: &[PathBuf], there: &[Place]) -> (Vec<Sent>, Vec<Sent>) {
     let mut names = BTreeSet::new();
     let mut with_name = |from: PathBuf, meta, shown: &dyn Fn(&Path) -> PathBuf| {
-        let name = last_name(&from);
-        let is_first = names.insert(name.clone());
-        if !is_first {
-            opened.report.fail_with("send", &shown(&from), SAME_PLACE);
-        }
-        is_first.then_some(Sent { name, from, meta })
+        let refused = match from.file_name() {
+            None => "the root has no name to arrive under; name what is in it",
+            Some(name) if names.insert(name.to_owned()) => {
+                return Some(Sent { name: name.to_owned(), from, meta });
+            }
+            Some(_) => SAME_PLACE,
+        };
+        opened.report.fail_with("send", &shown(&from), refused);
+        None
     };
     let scanned = here.iter().filter_map(|path| {
         scan(path, Given::ToBeSent).map_err(|trouble| trouble.tell(&opened.report)).ok()
@@ -143,7 +146,7 @@ fn send_from_here(
         if !left.is_empty() {
             let done = transfer.store_all(left, is_quiet);
             let done = done.into_iter().filter(|to| to.parent() == Some(&mailbox(user)));
-            stored.extend(done.map(|to| (last_name(&to), to)));
+            stored.extend(done.filter_map(|to| Some((to.file_name()?.to_owned(), to.clone()))));
         }
     }
     !stored.is_empty()

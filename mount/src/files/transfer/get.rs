@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::super::errno::of_io;
 use super::super::opening::Opened;
-use super::super::pattern::{expand, last_name};
+use super::super::pattern::expand;
 use super::super::place::{Either, absolute};
 use super::super::reading::print;
 use super::super::show::Output;
@@ -93,8 +93,8 @@ fn fetch_all(
     let (mut jobs, mut directories) = (Vec::new(), Vec::new());
     for (from, meta) in found {
         // The root has no name.
-        let is_named = !is_directory || from.as_os_str().is_empty();
-        let to = if is_named { to.to_owned() } else { to.join(last_name(&from)) };
+        let name = from.file_name().filter(|_| is_directory);
+        let (to, is_named) = (name.map_or(to.to_owned(), |name| to.join(name)), name.is_none());
         if meta.is_directory() && !recursive {
             let why = "it is a directory; give -r to fetch it with everything in it";
             transfer.report.fail_with("fetch", &absolute(&from), why);
