@@ -89,7 +89,7 @@ async fn serve(
     place: &Path,
     attached: Option<Attached>,
 ) -> Result<(), Failure> {
-    let (user, by_key) = (login.session.link.grant.user.to_string(), login.by_device);
+    let (user, key) = (login.session.link.grant.user.to_string(), login.device);
     let label = config.target.to_string();
     let _note = note_session(&label, login.session.link.grant.session);
     let mut signals = Signals::catch().map_err(other)?;
@@ -122,7 +122,7 @@ async fn serve(
             return Err(failure);
         }
     };
-    let account = Account { server: config.target.endpoint(), user, by_key };
+    let account = Account { server: config.target.endpoint(), user, key };
     let running = Running::new(client, mount, account, place.to_owned(), keeper, kept);
     let running = Arc::new(running);
     let control = Control::serve(running.clone(), place, running.device())

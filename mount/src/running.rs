@@ -12,6 +12,7 @@ use xfer_client::drive::{Client, Farewell, Lost};
 use xfer_client::files::Files;
 use xfer_client::offline::Place;
 
+use xfer_protocol::message::PublicKey;
 use xfer_protocol::{Errno, Timestamp, size};
 
 use crate::control::{DORMANT, Disconnected, Mounted, News, OfNode, Stats, Status, Waiting};
@@ -31,8 +32,8 @@ pub struct Account {
     pub server: String,
     /// Its name.
     pub user: String,
-    /// Whether this machine's key began the session.
-    pub by_key: bool,
+    /// This machine's key, if that began the session.
+    pub key: Option<PublicKey>,
 }
 
 /// A mount that runs.
@@ -320,7 +321,8 @@ impl Mounted for Running {
             disconnected: disconnected(&status.link),
             server: self.account.server.clone(),
             user: self.account.user.clone(),
-            by_key: self.account.by_key,
+            by_key: self.account.key.is_some(),
+            key: self.account.key.map(|key| hex::encode(key.0)),
             mountpoint: self.place().display().to_string(),
             namespace: self.namespace.clone(),
             device: Some(self.mount.entry().device.clone()).filter(|_| !self.mount.has_ended()),

@@ -141,7 +141,10 @@ fn check_private(file: &File, path: &Path) -> io::Result<()> {
 }
 
 fn damaged() -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, "not a key, or a damaged one")
+    io::Error::new(
+        ErrorKind::InvalidData,
+        "it is no key, or a damaged one; remove it, and run: xfer login",
+    )
 }
 
 #[cfg(test)]

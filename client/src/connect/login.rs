@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use xfer_protocol::message::{Purpose, Silence, Terms};
+use xfer_protocol::message::{PublicKey, Purpose, Silence, Terms};
 use xfer_protocol::{SessionId, Timestamp};
 
 use super::account::Identity;
@@ -49,8 +49,8 @@ pub struct Login {
     pub warnings: Vec<String>,
     /// Proves that the session is this client's, also after a crash.
     pub key: SavedKey,
-    /// Whether a device's key began it.
-    pub by_device: bool,
+    /// The key of this device, if that began it.
+    pub device: Option<PublicKey>,
 }
 
 /// Connects to the server and looks at its certificate. Nothing is sent to it beyond the TLS
@@ -133,7 +133,10 @@ impl Peer {
         terms: Terms,
     ) -> Result<Login, ConnectError> {
         let Peer { server, label } = self;
-        let by_device = matches!(identity, Identity::Device(_));
+        let device = match &identity {
+            Identity::Device(key) => Some(key.public()),
+            _ => None,
+        };
         let login = server.log_in(identity, purpose, replaces, terms).await;
         let (link, time) = login.map_err(|error| error.at(label))?;
         let key = server.saved_key().map_err(|error| error.at(label))?;
@@ -141,7 +144,7 @@ impl Peer {
         let patience = patience_warning(terms.silence, link.grant.silence);
         let warnings = skew.into_iter().chain(patience).collect();
         let session = NewSession { link, dial: server.clone() };
-        Ok(Login { session, warnings, key, by_device })
+        Ok(Login { session, warnings, key, device })
     }
 }
 

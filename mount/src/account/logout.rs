@@ -30,7 +30,7 @@ pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
         let Some(Identity::Device(key)) = identity::device(&label)? else { return Err(no_key()) };
         let reached = Reached::server(&target, line.server, &mut PasswordLine::default())?;
         #[cfg(target_os = "linux")]
-        super::mounts::settle(&label, line.yes)?;
+        super::mounts::settle(&label, key.public(), line.yes)?;
         let own = Identity::Device(key.clone());
         match reached.runtime.block_on(reached.peer.revoke(&own, key.public())) {
             Ok(_) => {}

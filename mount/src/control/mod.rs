@@ -87,6 +87,9 @@ pub struct Status {
     /// Whether it logged in by this machine's key.
     #[serde(default)]
     pub by_key: bool,
+    /// That key. `None` also of a mount of an earlier version.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The place where it is mounted, or was until it was unmounted.
     pub mountpoint: String,
     /// The mount namespace of `mountpoint`, as the kernel names it.

@@ -77,6 +77,11 @@ impl Why {
         self.errno.is_some_and(|errno| errnos.contains(&errno))
     }
 
+    /// Whether there was no room.
+    pub(super) fn is_of_room(&self) -> bool {
+        self.is_any_of(&[Errno::DQUOT, Errno::NOSPC])
+    }
+
     pub(super) fn words(&self) -> &str {
         &self.words
     }
@@ -114,6 +119,7 @@ pub(super) fn words(errno: Errno) -> String {
         Errno::NOSPC => "no space is left on the disk".to_owned(),
         Errno::TIMEDOUT => "the server does not answer".to_owned(),
         Errno::BUSY => "it is in use, or another client has the tree".to_owned(),
+        Errno::NOTCONN => "its session is over".to_owned(),
         Errno::CANCELED => "not all of it could be copied".to_owned(),
         other => match of_tree(other) {
             Some(known) => known.to_string(),

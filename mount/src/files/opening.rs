@@ -127,9 +127,8 @@ impl Opened {
             Way::Session { client, runtime, .. } => {
                 let news = runtime.block_on(client.inbox_news(seen));
                 news.ok_or_else(|| {
-                    let ending = client.status().ending().map(ToString::to_string);
-                    let why = ending.unwrap_or_else(|| "its session is over".to_owned());
-                    Failure::new(Exit::Lost, format!("{}: {why}", self.label))
+                    let why = self.ending().unwrap_or_else(|| "its session is over".to_owned());
+                    Failure::new(Exit::Other, format!("{}: {why}", self.label))
                 })
             }
         }
@@ -161,6 +160,7 @@ impl Opened {
     /// If they are not, or if something failed before, of which a line has told.
     pub(super) fn close(self, changes: Changes) -> Result<(), Failure> {
         self.wait_if_interrupted();
+        let ending = self.ending();
         let finished = match self.report.is_unanswered() && self.is_disconnected() {
             true => self.give_up(changes),
             false => self.tree.finish(changes),
@@ -170,7 +170,20 @@ impl Opened {
             HAS_SESSION.store(false, Ordering::SeqCst);
         }
         finished.map_err(|(exit, why)| Failure::new(exit, format!("{}: {why}", self.label)))?;
-        self.report.outcome()
+        let outcome = self.report.outcome();
+        match ending.filter(|_| outcome.is_err()) {
+            // It has failed for that.
+            Some(ending) => Err(Failure::new(Exit::Other, format!("{}: {ending}", self.label))),
+            None => outcome,
+        }
+    }
+
+    /// Why the session of this command is over, if it is.
+    fn ending(&self) -> Option<String> {
+        match &self.way {
+            Way::Mount(_) => None,
+            Way::Session { client, .. } => client.status().ending().map(ToString::to_string),
+        }
     }
 
     /// Whether the mount or the session has no connection to the server now.

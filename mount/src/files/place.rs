@@ -57,7 +57,8 @@ impl Place {
     pub(super) fn parse(text: &OsStr) -> Result<Place, Failure> {
         let whole = shown(&text.to_string_lossy());
         let Some((account, path)) = split(text.as_bytes()) else {
-            let line = match text.as_bytes().contains(&b'@') {
+            let is_account = whole.parse::<Target>().is_ok();
+            let line = match is_account {
                 true => format!("'{whole}' has no path; write {whole}: for the root of the tree"),
                 false => format!("'{whole}' is not in a tree; write USER@HOST[:PORT]:PATH"),
             };

@@ -21,6 +21,8 @@ pub(super) struct Report {
     failed: AtomicUsize,
     /// Whether the user has had enough; then failures are no news.
     interrupted: AtomicBool,
+    /// Whether something failed since there was no room.
+    crowded: AtomicBool,
     /// Whether something failed since the server did not answer for as long as an operation waits.
     unanswered: AtomicBool,
     progress: ProgressBar,
@@ -28,8 +30,8 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new() -> Report {
-        let (failed, interrupted, unanswered) = Default::default();
-        Report { failed, interrupted, unanswered, progress: ProgressBar::hidden() }
+        let (failed, interrupted, crowded, unanswered) = Default::default();
+        Report { failed, interrupted, crowded, unanswered, progress: ProgressBar::hidden() }
     }
 
     /// One that says nothing.
@@ -50,6 +52,9 @@ impl Report {
         if why.is_any_of(&[Errno::TIMEDOUT]) {
             self.unanswered.store(true, Ordering::Relaxed);
         }
+        if why.is_of_room() {
+            self.crowded.store(true, Ordering::Relaxed);
+        }
         self.fail_line(&format!("cannot {what} '{path}': {}", why.words()));
     }
 
@@ -69,6 +74,11 @@ impl Report {
     /// How many things failed so far.
     pub(super) fn failures(&self) -> usize {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether there was no room for something, of which a line has told.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
     }
 
     /// Whether the server was waited for in vain, of which a line has told.

@@ -84,6 +84,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     })?;
     let served = runtime.block_on(async {
         let (stage, pages) = pages(config)?;
+        let is_new = !xfer_store::is_there(&config.store.location)?;
         let opened = xfer_store::open(&config.store.location, Use::Serve(config.serving)).await;
         let store = opened.map_err(|error| taken(error, config))?;
         let identity = identity(config)?;
@@ -94,7 +95,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
                 format!("the certificate and key cannot be used ({error}); check them"),
             )
         })?;
-        let served = serve(config, store, tls, (&fingerprint, &stage, started)).await;
+        let served = serve(config, store, tls, (&fingerprint, &stage, started), is_new).await;
         drop(pages);
         served
     });
@@ -108,6 +109,7 @@ async fn serve(
     store: Store,
     tls: Arc<ServerConfig>,
     (fingerprint, stage, started): (&Fingerprint, &watch::Sender<Stage>, SystemTime),
+    is_new: bool,
 ) -> Result<(), Failure> {
     let port = bind(config.listen).map_err(|error| unheard(&error, config))?;
     let settings = Settings { silence: config.silence, ..Settings::new(config.tree_bytes) };
@@ -127,7 +129,10 @@ async fn serve(
     let stop = stop_signal()?;
     // Before the line that scripts wait for: they may ask next whether it is ready.
     stage.send_replace(Stage::Serving(source.clone()));
-    announce(&port, fingerprint)?;
+    if is_new {
+        tracing::info!(store = %config.store.location, "made a new store");
+    }
+    announce(address, fingerprint);
     let mut control: JoinSet<()> = [Some(control), for_admins(&config.admin_socket, served)]
         .into_iter()
         .flatten()
@@ -304,17 +309,14 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
 }
 
 /// Announces that clients can connect. A script that starts the server may wait for this line.
-fn announce(port: &TcpListener, fingerprint: &Fingerprint) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new(Exit::Other, format!("cannot write the output ({error}); check where it goes"))
-    };
-    let address = port.local_addr().map_err(failed)?;
+fn announce(address: SocketAddr, fingerprint: &Fingerprint) {
     let mut out = std::io::stdout();
-    writeln!(out, "listening on {address}, fingerprint {fingerprint}").map_err(failed)?;
-    out.flush().map_err(failed)?;
+    let said = writeln!(out, "listening on {address}, fingerprint {fingerprint}");
+    if let Err(error) = said.and_then(|()| out.flush()) {
+        tracing::warn!(%error, "standard output does not take the line that clients can connect");
+    }
     tracing::info!(%address, %fingerprint, "listening");
     systemd::notify_ready(&format!("listening on {address}"));
-    Ok(())
 }
 
 /// Each client has several connections, so the usual soft limit of 1024 is quickly exhausted.

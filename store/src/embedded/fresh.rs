@@ -16,11 +16,11 @@ const OF_STORES: [&str; 6] = ["lock", "numbers", "tls", "contents", "claims", "c
 /// What filesystems have at their roots.
 const OF_FILESYSTEMS: &str = "lost+found";
 
-/// Whether there is a store in a directory, or one may be made there.
+/// Whether there is a store in a directory. If there is none, one may be made.
 ///
 /// # Errors
 /// [`StoreError::Occupied`] if there is none, and something else.
-pub(super) fn has_store_or_room(dir: &Path) -> Result<bool, StoreError> {
+pub(crate) fn has_store_or_room(dir: &Path) -> Result<bool, StoreError> {
     let failed = |error| StoreError::io(format!("the store {}", dir.display()), error);
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),

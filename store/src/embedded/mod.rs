@@ -33,6 +33,7 @@ use xfer_protocol::Epoch;
 use crate::{Account, AccountId, Answer, IfMissing, Register, Store, StoreError};
 
 pub use files::{FileStore, Files};
+pub(crate) use fresh::has_store_or_room;
 pub use lock::{StoreLock, prepare_directory};
 pub use place::syncs_as_a_whole;
 pub use sqlite::{FORMAT, SqliteStore};
@@ -157,7 +158,7 @@ impl Embedded {
 /// # Errors
 /// If it can't be served: [`StoreError::InUse`] if another server has it.
 pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
-    let is_there = fresh::has_store_or_room(dir)?;
+    fresh::has_store_or_room(dir)?;
     let lock = StoreLock::take(dir)?.keep();
     let rows = Arc::new(SqliteStore::open_as(dir, serving.older)?);
     rows.check_accounts()?;
@@ -166,9 +167,6 @@ pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
     // A store whose disk is full is served too.
     if rows.days_kept()? != serving.keep_removed_days {
         rows.keep_removed(serving.keep_removed_days)?;
-    }
-    if !is_there {
-        tracing::info!(store = %dir.display(), "made a new store");
     }
     let watched = Watched { lock, rows: rows.clone(), files: files.clone() };
     Ok(start(Parts::new(rows, files, Some((watched, serving.keep_lost_days)))))

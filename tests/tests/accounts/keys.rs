@@ -82,6 +82,19 @@ fn logging_out_under_a_mount_is_asked_first_and_loses_nothing() {
 }
 
 #[test]
+fn a_logout_asks_only_about_mounts_that_its_key_has_begun() {
+    let world = World::new(&["alice"]);
+    let target = at(&world, "alice");
+    log_in(&world, "alice", "laptop");
+    let mount = world.mounting("alice").by_key().start();
+    world.xfer(&["logout", "--local", &target]).succeeded();
+    log_in(&world, "alice", "laptop again");
+    world.xfer(&["logout", &target, "--fingerprint", &world.server.fingerprint]).succeeded();
+    mount.shell("echo text > file");
+    mount.unmount();
+}
+
+#[test]
 fn a_revoked_key_ends_its_session_and_is_refused_with_what_to_do() {
     let world = World::new(&["alice"]);
     log_in(&world, "alice", "laptop");

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use rustix::process::Signal;
 use xfer_mount::process::exit::Exit;
 use xfer_tests::programs::{Running, program, run_by};
 use xfer_tests::{PATIENCE, Relay, Server, World, run_within, wait_until};
@@ -91,6 +92,18 @@ fn unheard(command: &Command) -> Command {
     shell.args(["-c", "exec 2> >(exec true); wait $!; exec \"$@\"", "bash"]);
     run_by(&mut shell, command);
     shell
+}
+
+#[test]
+fn a_server_goes_on_though_its_standard_output_takes_nothing() {
+    let store = tempfile::tempdir().unwrap();
+    let script = "exec \"$@\" run --listen 127.0.0.1:0 --store . > /dev/full";
+    let mut command = Command::new("bash");
+    command.args(["-c", script, "bash"]).arg(program("xfer-server")).current_dir(&store);
+    let mut server = Running::start(&mut command);
+    server.line("its port", |line| line.contains("listening address=127.0.0.1:").then_some(()));
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended_within(PATIENCE), Some(0), "{}", server.said());
 }
 
 #[test]

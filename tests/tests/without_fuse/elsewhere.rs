@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use rustix::process::Signal;
+use xfer_tests::programs::Running;
 use xfer_tests::{PATIENCE, World, wait_until};
 
 use crate::{at, world, write, xfer};
@@ -99,4 +102,35 @@ fn a_password_is_asked_for_only_on_a_terminal_and_may_come_from_a_file() {
     assert!(line.contains("--fingerprint sha256:"), "{line}");
     let line = world.xfer(&["ls", "alice@127.0.0.1:1:"]).refused(6);
     assert!(line.contains("connection refused"), "{line}");
+}
+
+#[test]
+fn a_session_that_the_administrator_ends_is_said_and_the_rest_is_not_tried() {
+    let world = world(&["alice"]);
+    let (account, name) = (at(&world, "alice"), "ended by the server's administrator");
+    let in_session = || {
+        let sessions = || world.server.command(&["session", "list"]).succeeded().stdout;
+        wait_until("its session", PATIENCE, || sessions().contains("alice"));
+    };
+    let mut put = world.xfer_command(&["put", "-", &format!("{account}:f")]);
+    put.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut put = put.spawn().unwrap();
+    let mut input = put.stdin.take().unwrap();
+    input.write_all(b"text").unwrap();
+    in_session();
+    world.server.command(&["session", "end", "alice"]).succeeded();
+    // It may have noticed already, and take nothing more.
+    let _ = input.write_all(&[1; 8 << 20]);
+    drop(input);
+    let ended = put.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.lines().last().unwrap().contains(&format!("{account}: {name}")), "{said}");
+    assert!(said.lines().count() <= 2 && !said.contains("input/output error"), "{said}");
+
+    let mut follower = Running::start(&mut world.xfer_command(&["inbox", "--follow", &account]));
+    in_session();
+    world.server.command(&["session", "end", "alice"]).succeeded();
+    assert_eq!(follower.ended_within(PATIENCE), Some(1), "{}", follower.said());
+    assert!(follower.said().contains(name), "{}", follower.said());
 }

@@ -4,6 +4,7 @@ mod job;
 mod reading;
 mod changing;
 mod transfers;
+mod special;
 mod resuming;
 mod sending;
 mod arrivals;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -217,4 +218,27 @@ fn space_of(directory: &Path) -> u64 {
         Err(_) => 0,
     });
     sizes.sum()
+}
+
+#[test]
+fn a_part_that_may_be_of_somebody_else_is_not_continued() {
+    let world = world(&["alice"]);
+    write(&world, "big", bytes(SIZE as usize));
+    xfer(&world, &["put", "big", "{}:f"]).succeeded();
+    let place = format!("{}:f", crate::at(&world, "alice"));
+    let killed = start(&world, &["get", &place, "back"]);
+    wait_until("a part", PATIENCE, || part(&world.outside()).is_some());
+    killed.signal(Signal::KILL);
+    drop(killed);
+    let part = part(&world.outside()).unwrap();
+    fs::hard_link(&part, world.outside().join("mine")).unwrap();
+    let line = xfer(&world, &["get", "{}:f", "back"]).refused(1);
+    let name = part.file_name().unwrap().to_str().unwrap();
+    assert!(line.contains(&format!("cannot write '{name}': it belongs to another")), "{line}");
+    fs::remove_file(world.outside().join("mine")).unwrap();
+    std::os::unix::fs::chown(&part, Some(65_534), None).unwrap();
+    assert_eq!(xfer(&world, &["get", "{}:f", "back"]).refused(1), line);
+    fs::remove_file(&part).unwrap();
+    xfer(&world, &["get", "{}:f", "back"]).succeeded();
+    assert_eq!(fs::metadata(world.outside().join("back")).unwrap().uid(), 0);
 }

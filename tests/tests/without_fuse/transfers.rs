@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use xfer_tests::programs::{Running, shell};
 use xfer_tests::pty::OnPty;
+use xfer_tests::small_disk::SmallDisk;
 use xfer_tests::{PATIENCE, Relay, World, run_within, wait_until};
 
 use crate::{at, bytes, json, log_in_at, names, read, with_input, world, write, xfer};
@@ -71,51 +72,18 @@ fn a_file_goes_where_the_last_argument_says() {
 }
 
 #[test]
-fn a_pipe_or_device_gets_the_bytes_of_a_file_and_is_not_replaced() {
+fn a_disk_that_is_full_keeps_no_part_of_what_it_had_no_room_for() {
     let world = world(&["alice"]);
-    let outside = world.outside();
-    write(&world, "f", bytes(3 << 20));
-    shell(&outside, "mkfifo pipe; mkdir d; mkfifo d/f; mknod null c 1 3; ln -s null link");
-    xfer(&world, &["put", "f", "{}:f"]).succeeded();
-    let alice = world.mount("alice");
-    shell(alice.root(), "mkfifo pipe; ln -s f to_f");
-    let check = || {
-        let mut reader = Command::new("cat")
-            .arg("pipe")
-            .current_dir(&outside)
-            .stdout(File::create(outside.join("read")).unwrap())
-            .spawn()
-            .unwrap();
-        xfer(&world, &["get", "{}:f", "pipe"]).succeeded();
-        assert!(reader.wait().unwrap().success());
-        assert!(read(&world, "read") == read(&world, "f"));
-        xfer(&world, &["get", "{}:f", "null"]).succeeded();
-        xfer(&world, &["get", "{}:f", "link"]).succeeded();
-        // Nobody has named these.
-        let not_regular = ["cannot write '", "it is not a regular file"];
-        let refused: [&[&str]; 6] = [
-            &["get", "{}:f", "d"],
-            &["get", "{}:to_f", "null"],
-            &["put", "f", "{}:pipe"],
-            &["put", "-", "{}:pipe"],
-            &["cp", "{}:f", "{}:pipe"],
-            &["cp", "{}:to_f", "{}:pipe"],
-        ];
-        for words in refused {
-            let line = xfer(&world, words).refused(1);
-            assert!(not_regular.iter().all(|part| line.contains(part)), "{words:?}: {line}");
-        }
-        let kinds = shell(&outside, "stat -c '%n %F %t,%T' pipe d/f null link");
-        assert_eq!(
-            kinds,
-            "pipe fifo 0,0\nd/f fifo 0,0\nnull character special file 1,3\nlink symbolic link 0,0"
-        );
-        let in_tree = xfer(&world, &["stat", "{}:pipe"]).succeeded().stdout;
-        assert!(in_tree.contains("pipe"), "{in_tree}");
-    };
-    check();
-    alice.unmount();
-    check();
+    write(&world, "big", bytes(8 << 20));
+    write(&world, "small", "text");
+    xfer(&world, &["put", "big", "small", "{}:"]).succeeded();
+    let place = world.outside().join("disk");
+    fs::create_dir(&place).unwrap();
+    let _disk = SmallDisk::at(&place, "4m");
+    let line = xfer(&world, &["get", "{}:big", "disk"]).refused(1);
+    assert!(line.ends_with("no space is left on the disk"), "{line}");
+    assert_eq!(names(&place), [""; 0]);
+    xfer(&world, &["get", "{}:small", "disk"]).succeeded();
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub enum TrustError {
     /// The server shows another certificate than the one in the known hosts file.
     #[error(
         "the certificate of {endpoint} has changed: it was {known} ({}, line {line}) and now is {shown}; \
-         if its administrator confirms the new one, delete that line and mount again, \
+         if its administrator confirms the new one, delete that line and try again, \
          otherwise someone may be posing as the server",
         file.display()
     )]
@@ -92,7 +92,7 @@ pub enum TrustError {
     #[error("interrupted")]
     Interrupted,
     /// The known hosts file can't be used.
-    #[error("known hosts file {}: {error}; fix it", file.display())]
+    #[error("known hosts file {}: {error}", file.display())]
     KnownHosts {
         /// The file.
         file: PathBuf,

@@ -117,7 +117,8 @@ impl Settings {
     fn of(target: &Target, named: Option<PathBuf>) -> Result<Settings, Failure> {
         let mut settings = Settings::default();
         let machine = SettingsFile::read(Path::new(MACHINE_FILE), Missing::IsFine)?;
-        let named = named.or_else(|| std::env::var_os(FILE_VARIABLE).map(PathBuf::from));
+        let of_variable = || std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty());
+        let named = named.or_else(|| of_variable().map(PathBuf::from));
         let own = match (named, own_file()) {
             (Some(path), _) => SettingsFile::read(&path, Missing::IsWrong)?,
             (None, Some(path)) => SettingsFile::read(&path, Missing::IsFine)?,

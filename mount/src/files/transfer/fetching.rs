@@ -38,9 +38,15 @@ impl Transfer<'_> {
         let key = Key::new("get", &[self.label.as_bytes(), from.as_os_str().as_bytes()]);
         let part = to.with_file_name(key.with_state(meta).name(to.file_name().unwrap_or_default()));
         self.drop_other_parts(to, &part);
-        let file = own(&part).map_err(writing)?;
-        let Some(file) = file else {
-            return Err(Trouble::because("write", to, "another xfer is fetching it"));
+        let file = match own(&part).map_err(|errno| Trouble::here("write", &part, errno))? {
+            Part::Own(file) => file,
+            Part::Taken => {
+                return Err(Trouble::because("write", to, "another xfer is fetching it"));
+            }
+            Part::Foreign => {
+                let why = "it belongs to another user or has several names; remove it";
+                return Err(Trouble::because("write", &part, why));
+            }
         };
         let done = file.metadata().map_err(|error| writing(of_io(error)))?.len();
         let done = if done <= meta.size { done } else { 0 };
@@ -48,7 +54,13 @@ impl Transfer<'_> {
         if done > 0 {
             self.report.skip(done);
         }
-        let is_whole = self.move_bytes((&*source, &reading), (&file, &writing), done, meta.size)?;
+        let moved = self.move_bytes((&*source, &reading), (&file, &writing), done, meta.size);
+        let is_whole = moved.inspect_err(|trouble| {
+            // Without room, the part only keeps others from it.
+            if trouble.is_of_room() {
+                let _ = fs::remove_file(&part);
+            }
+        })?;
         let is_same = is_whole && self.tree.stat(from).map_err(reading)? == *meta;
         if !is_same {
             let _ = fs::remove_file(&part);
@@ -104,7 +116,7 @@ impl Transfer<'_> {
         for other in self.parts.others(&directory, name, own_name, names) {
             let path = directory.join(other);
             // Unless another process is at it.
-            if let Ok(Some(_file)) = own(&path) {
+            if let Ok(Part::Own(_file)) = own(&path) {
                 let _ = fs::remove_file(&path);
             }
         }
@@ -132,23 +144,40 @@ fn replaceable(path: &Path) -> Result<Option<Meta>, Errno> {
     }
 }
 
-/// Opens a part for this process alone; `None` if another has it.
-fn own(path: &Path) -> Result<Option<File>, Errno> {
+/// A part that was opened.
+enum Part {
+    /// For this process alone.
+    Own(File),
+    /// Another process has it.
+    Taken,
+    /// Somebody else may have made it, or it is a file of another name too.
+    Foreign,
+}
+
+/// Opens a part for this process alone.
+fn own(path: &Path) -> Result<Part, Errno> {
     loop {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(of_io)?;
+        // A pipe is not waited for.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = options.custom_flags(flags).open(path).map_err(of_io)?;
+        let metadata = file.metadata().map_err(of_io)?;
+        let is_mine = metadata.uid() == rustix::process::geteuid().as_raw();
+        if !metadata.is_file() || !is_mine || metadata.nlink() > 1 {
+            return Ok(Part::Foreign);
+        }
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(Errno::WOULDBLOCK) => return Ok(Part::Taken),
             // Some network filesystems have no locks.
-            Err(_) => return Ok(Some(file)),
+            Err(_) => return Ok(Part::Own(file)),
         }
         // The one that had it may have given it its name meanwhile.
         let is_same =
             |there: fs::Metadata| file.metadata().is_ok_and(|own| own.ino() == there.ino());
         if fs::symlink_metadata(path).is_ok_and(is_same) {
-            return Ok(Some(file));
+            return Ok(Part::Own(file));
         }
     }
 }

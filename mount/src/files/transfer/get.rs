@@ -22,7 +22,7 @@ use super::{Transfer, Trouble};
 use crate::command::file_lines::GetLine;
 use crate::process::exit::{Exit, Failure};
 
-/// A file or link to be fetched.
+/// What is to be fetched.
 struct Job {
     from: PathBuf,
     meta: Meta,
@@ -77,7 +77,8 @@ fn fetch_all(
     let is_directory = fs::metadata(to).is_ok_and(|found| found.is_dir());
     let must_be_one = found.len() > 1 || to.as_os_str().as_encoded_bytes().ends_with(b"/");
     if must_be_one && !is_directory {
-        let line = format!("cannot write to '{}': not a directory", to.display());
+        let why = if to.exists() { "not a directory" } else { "no such file or directory" };
+        let line = format!("cannot write to '{}': {why}", to.display());
         return Err(Failure::new(Exit::Other, line));
     }
     if let [(from, meta)] = &found[..]
@@ -94,14 +95,15 @@ fn fetch_all(
     for (from, meta) in found {
         // The root has no name.
         let name = from.file_name().filter(|_| is_directory);
-        let (to, is_named) = (name.map_or(to.to_owned(), |name| to.join(name)), name.is_none());
+        let to = name.map_or(to.to_owned(), |name| to.join(name));
         if meta.is_directory() && !recursive {
             let why = "it is a directory; give -r to fetch it with everything in it";
             transfer.report.fail_with("fetch", &absolute(&from), why);
         } else {
-            plan(transfer, (&from, meta), (&to, is_named), &mut jobs, &mut directories);
+            plan(transfer, (&from, meta), &to, &mut jobs, &mut directories);
         }
     }
+    make_directories(transfer, to, &mut jobs, &mut directories);
     let said = (transfer.report, "transfer");
     without_collisions(&mut jobs, said, |job| (job.from.clone(), &job.to));
     transfer.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
@@ -113,9 +115,9 @@ fn fetch_all(
         fetched.map_or_else(|trouble| trouble.tell(transfer.report), |()| true)
     });
     // Those in a directory first, since they change its time.
-    for (path, meta) in directories.iter().rev() {
-        if let Err(errno) = settle_directory(path, meta) {
-            Trouble::here("write", path, errno).tell(transfer.report);
+    for Job { meta, to, .. } in directories.iter().rev() {
+        if let Err(errno) = settle_directory(to, meta) {
+            Trouble::here("write", to, errno).tell(transfer.report);
         }
     }
     transfer.report.end();
@@ -129,35 +131,53 @@ fn takes_bytes(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| is_one(found.file_type()))
 }
 
-/// Makes the directories, and plans the rest. The target may be one that the user has named.
+/// Plans what is fetched. Nothing is made meanwhile: where the tree is mounted, the target may be in it.
 fn plan(
     transfer: &Transfer<'_>,
     (from, meta): (&Path, Meta),
-    (to, is_named): (&Path, bool),
+    to: &Path,
     jobs: &mut Vec<Job>,
-    directories: &mut Vec<(PathBuf, Meta)>,
+    directories: &mut Vec<Job>,
 ) {
     walk(transfer.tree, from.to_owned(), meta, transfer.report, &mut |path, meta| {
         let below = path.strip_prefix(from).unwrap_or(Path::new(""));
         let is_top = below.as_os_str().is_empty();
         let to = if is_top { to.to_owned() } else { to.join(below) };
+        let job = Job { from: path.to_owned(), meta: meta.clone(), to };
         match &meta.kind {
-            Kind::Directory => match make_directory(&to, is_top && is_named) {
-                Ok(()) => directories.push((to, meta.clone())),
-                Err(errno) => {
-                    Trouble::here("make", &to, errno).tell(transfer.report);
-                    return Next::Past;
-                }
-            },
-            Kind::File | Kind::Symlink(_) => {
-                jobs.push(Job { from: path.to_owned(), meta: meta.clone(), to });
-            }
+            Kind::Directory => directories.push(job),
+            Kind::File | Kind::Symlink(_) => jobs.push(job),
             Kind::Pipe | Kind::Socket | Kind::Device => {
                 transfer.report.fail("fetch", path, Errno::INVAL);
             }
         }
         Next::Within
     });
+}
+
+/// Makes the directories. What was to go into one that can't be made is left out. `named` is one that the user
+/// has named.
+fn make_directories(
+    transfer: &Transfer<'_>,
+    named: &Path,
+    jobs: &mut Vec<Job>,
+    directories: &mut Vec<Job>,
+) {
+    let mut unmade: Vec<PathBuf> = Vec::new();
+    let is_left_out =
+        |job: &Job, unmade: &[PathBuf]| unmade.iter().any(|to| job.to.starts_with(to));
+    directories.retain(|job| {
+        if is_left_out(job, &unmade) {
+            return false;
+        }
+        let made = make_directory(&job.to, named == job.to);
+        if let Err(errno) = made {
+            Trouble::here("make", &job.to, errno).tell(transfer.report);
+            unmade.push(job.to.clone());
+        }
+        made.is_ok()
+    });
+    jobs.retain(|job| !is_left_out(job, &unmade));
 }
 
 /// Makes a directory unless there is one. A link to one is one only where the user has named it.

@@ -81,6 +81,11 @@ impl Trouble {
         Trouble { what, path: path.to_owned(), why: why.into(), is_end: false }
     }
 
+    /// Whether there was no room.
+    fn is_of_room(&self) -> bool {
+        self.why.is_of_room()
+    }
+
     /// Says so. Returns whether the other files may do better.
     pub(super) fn tell(self, report: &Report) -> bool {
         report.fail_with(self.what, &self.path, self.why);
@@ -118,7 +123,8 @@ impl<'a> Transfer<'a> {
         if self.checksum { same_bytes() } else { Ok(there.mtime == from.mtime) }
     }
 
-    /// Moves the bytes of a file from a position on. Returns whether all were there.
+    /// Moves the bytes of a file from a position on. Returns whether all were there. What is all zeros
+    /// becomes a hole, unless it is at the end, which says how long the file is.
     fn move_bytes(
         &self,
         (source, reading): (&dyn Source, &dyn Fn(Errno) -> Trouble),
@@ -131,7 +137,10 @@ impl<'a> Transfer<'a> {
             let wanted = (size - at).min(CHUNK_BYTES as u64) as usize;
             let data: Bytes = source.read_at(at, wanted).map_err(reading)?;
             let len = data.len();
-            sink.write_at(at, data).map_err(writing)?;
+            let is_hole = sink.takes_holes() && at + (len as u64) < size && is_zeros(&data);
+            if !is_hole {
+                sink.write_at(at, data).map_err(writing)?;
+            }
             self.report.advance(len as u64);
             if len < wanted {
                 return Ok(false);
@@ -140,6 +149,12 @@ impl<'a> Transfer<'a> {
         }
         Ok(true)
     }
+}
+
+/// Whether there are only zeros, by comparing bytes with those one further on, which is one comparison of memory.
+fn is_zeros(data: &[u8]) -> bool {
+    data.first().is_none_or(|first| *first == 0)
+        && data.get(1..).is_none_or(|rest| rest == &data[..rest.len()])
 }
 
 /// Whether two files have the same bytes, up to this size.

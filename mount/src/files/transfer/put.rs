@@ -145,6 +145,10 @@ impl Transfer<'_> {
                 whole.push(Whole { from, part: place, to, is_whole });
             }
         }
+        let unmade = self.make_directories(&mut jobs, &mut directories);
+        for whole in &mut whole {
+            whole.is_whole &= !unmade.iter().any(|to| to.starts_with(&whole.part));
+        }
         without_collisions(&mut jobs, (self.report, "transfer"), |job| (job.from.clone(), &job.to));
         self.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
         let mut stored = self.perform(&jobs);
@@ -159,6 +163,10 @@ impl Transfer<'_> {
         for Whole { from, part, to, is_whole } in whole {
             let mut within = jobs.iter().filter(|job| job.to.starts_with(&part));
             if !is_whole || !within.all(|job| stored.contains(&job.to)) {
+                // Without room, the part only keeps others from it.
+                if self.report.is_crowded() {
+                    let _ = clear(self.tree, &part);
+                }
                 let why = "not all of it could be stored";
                 Trouble::because("send", &from, why).tell(self.report);
             } else if let Err(errno) = send_directory(self.tree, &part, &to, self.note) {
@@ -189,7 +197,32 @@ impl Transfer<'_> {
         stored.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the directories, and plans the rest.
+    /// Makes the directories, and returns those that could not be made. What was to go into one of these is left out.
+    fn make_directories(
+        &self,
+        jobs: &mut Vec<Storing>,
+        directories: &mut Vec<(PathBuf, Meta)>,
+    ) -> Vec<PathBuf> {
+        let mut unmade: Vec<PathBuf> = Vec::new();
+        let is_left_out =
+            |to: &Path, unmade: &[PathBuf]| unmade.iter().any(|above| to.starts_with(above));
+        directories.retain(|(to, _)| {
+            if is_left_out(to, &unmade) {
+                return false;
+            }
+            let made = make_directory_unless_there(self.tree, to);
+            if let Err(errno) = made {
+                Trouble::there("make", to, errno).tell(self.report);
+                unmade.push(to.clone());
+            }
+            made.is_ok()
+        });
+        jobs.retain(|job| !is_left_out(&job.to, &unmade));
+        unmade
+    }
+
+    /// Plans what is stored. Nothing is made meanwhile: where the tree is mounted, the target may be in what is
+    /// looked through.
     fn plan(
         &self,
         from: &Path,
@@ -203,10 +236,6 @@ impl Transfer<'_> {
             match storing.meta.kind {
                 Kind::Directory => {
                     let Storing { from, meta, to } = storing;
-                    if let Err(errno) = make_directory_unless_there(self.tree, &to) {
-                        Trouble::there("make", &to, errno).tell(self.report);
-                        continue;
-                    }
                     match entries(&from) {
                         Ok(entries) => {
                             waiting.extend(entries.into_iter().rev().map(|(path, meta)| {

@@ -195,13 +195,6 @@ impl Transfer<'_> {
     }
 }
 
-impl Trouble {
-    /// Whether there was no room.
-    fn is_of_room(&self) -> bool {
-        self.why.is_any_of(&[Errno::DQUOT, Errno::NOSPC])
-    }
-}
-
 fn placing(errno: Errno, from: &Path, to: &Path) -> Trouble {
     match is_in_mailbox(to) {
         true => Trouble::because("send", from, sending(errno, to)),

@@ -46,6 +46,10 @@ impl Sink for Stream {
         (&self.0).write_all(&data).map_err(of_io)
     }
 
+    fn takes_holes(&self) -> bool {
+        false
+    }
+
     fn close(self: Box<Self>) -> Result<(), Errno> {
         Ok(())
     }

@@ -107,6 +107,11 @@ pub(super) trait Sink: Send + Sync {
     /// Writes bytes.
     fn write_at(&self, offset: u64, data: Bytes) -> Result<(), Errno>;
 
+    /// Whether what is never written reads as zeros, up to the last byte that is.
+    fn takes_holes(&self) -> bool {
+        true
+    }
+
     /// Closes it.
     fn close(self: Box<Self>) -> Result<(), Errno>;
 }

@@ -4,12 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::future::Future;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use xfer_client::core::{NewAttributes, Order};
+use xfer_client::drive::Client;
 use xfer_client::files::{self, Entry, Files};
 use xfer_protocol::Timestamp;
 use xfer_protocol::tree::NOTE_XATTR;
@@ -27,6 +29,7 @@ pub(crate) struct Session {
 /// Makes calls, and ends them once the user has had enough.
 #[derive(Clone)]
 struct Calls {
+    client: Arc<Client>,
     runtime: Handle,
     interrupted: watch::Receiver<bool>,
 }
@@ -37,13 +40,16 @@ impl Calls {
         work: impl Future<Output = Result<T, xfer_protocol::Errno>>,
     ) -> Result<T, Errno> {
         let mut interrupted = self.interrupted.clone();
-        self.runtime.block_on(async {
+        let done = self.runtime.block_on(async {
             tokio::select! {
                 biased;
                 _ = interrupted.wait_for(|is| *is) => Err(Errno::INTR),
                 done = work => done.map_err(errno::here),
             }
-        })
+        });
+        // Programs on a mount know no other error for it; here the rest need not be tried.
+        let is_over = || self.client.status().ending().is_some();
+        done.map_err(|errno| if errno == Errno::IO && is_over() { Errno::NOTCONN } else { errno })
     }
 }
 
@@ -54,7 +60,8 @@ impl Session {
         runtime: Handle,
         interrupted: watch::Receiver<bool>,
     ) -> Session {
-        Session { files, calls: Calls { runtime, interrupted } }
+        let client = files.client().clone();
+        Session { files, calls: Calls { client, runtime, interrupted } }
     }
 
     fn call<T>(

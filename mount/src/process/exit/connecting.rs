@@ -28,9 +28,10 @@ fn line(error: &ConnectError) -> String {
             "{error}: if `xfer-server fingerprint` on the server prints the same, use \
              --fingerprint {shown} (in an fstab: -o fingerprint={shown})"
         ),
-        ConnectError::Trust(TrustError::KnownHosts { .. }) => {
-            format!("{error}, or give another with --known-hosts")
-        }
+        ConnectError::Trust(TrustError::KnownHosts { .. }) => match error.to_string() {
+            line if line.contains("; run: ") => line,
+            line => format!("{line}; mend it, or give another with --known-hosts"),
+        },
         ConnectError::Endpoint { .. }
         | ConnectError::Trust(
             TrustError::Changed { .. }
