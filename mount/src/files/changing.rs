@@ -13,10 +13,9 @@ use super::errno::{Why, words};
 use super::opening::Opened;
 use super::pattern::expand;
 use super::place::{Place, absolute, must_be_in_tree};
+use super::plan::{Job, without_collisions};
 use super::report::Report;
-use super::staging::{
-    Key, is_in_mailbox, put_in_place, put_with_note, rename_with_note, without_collisions,
-};
+use super::staging::{Key, is_in_mailbox, put_in_place, rename_with_note};
 use super::tree::{Changes, Kind, Meta, Removed, Tree};
 use super::walking::{Next, walk};
 use crate::command::file_lines::{CpLine, MkdirLine, MvLine, RmLine};
@@ -52,7 +51,7 @@ impl Destination {
     /// Where something with this path goes.
     pub(super) fn path(&self, from: &Path) -> PathBuf {
         match self {
-            // A root has no name of its own.
+            // A root has no name.
             Destination::Into(directory) => match from.file_name() {
                 Some(name) => directory.join(name),
                 None => directory.clone(),
@@ -86,7 +85,7 @@ impl<'a> Purpose<'a> {
         }
     }
 
-    /// That of a part of what is copied, which has no note of its own.
+    /// The purpose of copying a part of it: a note is for the whole.
     fn of_part(self) -> Purpose<'a> {
         match self {
             Purpose::Copying => Purpose::Copying,
@@ -96,23 +95,16 @@ impl<'a> Purpose<'a> {
 }
 
 /// The sources of a command, and where each goes.
-fn sources_and_targets(
-    opened: &Opened,
-    places: &[Place],
-    what: &str,
-) -> Result<Vec<(PathBuf, Meta, PathBuf)>, Failure> {
+fn sources_and_targets(opened: &Opened, places: &[Place], what: &str) -> Result<Vec<Job>, Failure> {
     let Some((to, from)) = places.split_last() else {
         return Err(Failure::usage("nothing is given"));
     };
     let found = expand(&*opened.tree, from, what, &opened.report);
     let destination = Destination::of(&*opened.tree, to, found.len())?;
-    let with_target = |(from, meta): (PathBuf, Meta)| {
-        let to = destination.path(&from);
-        (from, meta, to)
-    };
-    let mut found: Vec<_> = found.into_iter().map(with_target).collect();
-    without_collisions(&mut found, (&opened.report, what), |(from, _, to)| (absolute(from), to));
-    Ok(found)
+    let job = |(from, meta): (PathBuf, Meta)| Job { to: destination.path(&from), from, meta };
+    let mut jobs = found.into_iter().map(job).collect();
+    without_collisions(&mut jobs, (&opened.report, what), absolute);
+    Ok(jobs)
 }
 
 /// Copies files and directories. The server shares their data.
@@ -120,8 +112,8 @@ pub(super) fn cp(line: CpLine) -> Result<(), Failure> {
     must_be_in_tree(&line.places, "cp copies")?;
     let (places, opened) = Opened::of(&line.places, line.access)?;
     let (tree, report) = (&*opened.tree, &*opened.report);
-    let done = sources_and_targets(&opened, &places, "copy").map(|found| {
-        for (from, meta, to) in found {
+    let done = sources_and_targets(&opened, &places, "copy").map(|jobs| {
+        for Job { from, meta, to } in jobs {
             if meta.is_directory() && !line.recursive {
                 let why = "it is a directory; give -r to copy it with everything in it";
                 report.fail_with("copy", &absolute(&from), why);
@@ -185,7 +177,7 @@ fn copy_to(
                 let part = key(path, &to).place(&to);
                 clear(tree, &part)
                     .and_then(|()| tree.make_link(&part, target))
-                    .and_then(|()| put_in_place(tree, &part, &to))
+                    .and_then(|()| put_in_place(tree, &part, &to, None))
             }
             Kind::File => copy_file(tree, (path, meta), &to, purpose),
             Kind::Pipe | Kind::Socket | Kind::Device => Err(Errno::INVAL),
@@ -222,7 +214,7 @@ fn copy_file(
     copied.and_then(|()| purpose.mtime(meta).map_or(Ok(()), set_time)).inspect_err(|_| {
         let _ = tree.remove(&part, Removed::File);
     })?;
-    put_with_note(tree, &part, to, purpose.note())
+    put_in_place(tree, &part, to, purpose.note())
 }
 
 /// Sends a directory by moving it into a mailbox. The record of one that was sent under that name makes way.
@@ -295,8 +287,8 @@ pub(super) fn clear(tree: &dyn Tree, path: &Path) -> Result<(), Errno> {
 pub(super) fn mv(line: MvLine) -> Result<(), Failure> {
     must_be_in_tree(&line.places, "mv moves")?;
     let (places, opened) = Opened::of(&line.places, line.access)?;
-    let done = sources_and_targets(&opened, &places, "move").map(|found| {
-        for (from, _, to) in found {
+    let done = sources_and_targets(&opened, &places, "move").map(|jobs| {
+        for Job { from, to, .. } in jobs {
             if let Some(why) = why_fixed(&from) {
                 opened.report.fail_with("move", &absolute(&from), why);
                 continue;

@@ -3,8 +3,8 @@
 //!
 //! Reading order: `place` (what users write), `pattern` (`*` and so on), `errno`, `tree` (what can be done with a
 //! tree, both ways), `mounts` (one way), `opening` (which way it is), `report` (what fails, and progress), `show` (output), then
-//! the commands: `listing`, `reading`, `walking`, `changing` with `staging` (files that are not
-//! complete), `transfer`, `mail`.
+//! the commands: `listing`, `reading`, `walking`, `changing` with `plan` (which node goes where) and
+//! `staging` (files that are not complete), `transfer`, `mail`.
 //!
 //! **Invariant:** a command that succeeds has all its changes on the server's disk.
 
@@ -19,6 +19,7 @@ mod show;
 mod listing;
 mod reading;
 mod walking;
+mod plan;
 mod staging;
 mod changing;
 mod transfer;

@@ -3,7 +3,6 @@
 //!
 //! What goes into a mailbox is completed at the root of the tree and then moved there, which sends it.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -12,7 +11,6 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use xfer_protocol::limits::NAME_BYTES_MAX;
 
-use super::report::Report;
 use super::tree::{Meta, Removed, Tree};
 
 /// The length of a key, in bytes.
@@ -72,39 +70,14 @@ pub(super) fn is_part_of(name: &OsStr, file: &OsStr) -> bool {
     key.is_some_and(|key| key.len() == KEY_BYTES * 2 && key.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Why one of two is left out.
-pub(super) const SAME_PLACE: &str = "another file of this command goes to the same place";
-
-/// Leaves out all but the first of those that go to the same place, and says so.
-pub(super) fn without_collisions<T>(
-    jobs: &mut Vec<T>,
-    (report, what): (&Report, &str),
-    ends: impl Fn(&T) -> (PathBuf, &Path),
-) {
-    let mut taken = BTreeSet::new();
-    jobs.retain(|job| {
-        let (from, to) = ends(job);
-        let is_first = taken.insert(to.to_owned());
-        if !is_first {
-            report.fail_with(what, &from, SAME_PLACE);
-        }
-        is_first
-    });
-}
-
 /// Whether a path lies in a mailbox.
 pub(super) fn is_in_mailbox(path: &Path) -> bool {
     path.starts_with("outbox") && path.components().count() > 2
 }
 
-/// Puts a complete part in its place, unless a pipe, a socket or a device is there. If that fails, the part is
-/// removed.
-pub(super) fn put_in_place(tree: &dyn Tree, part: &Path, to: &Path) -> Result<(), Errno> {
-    put_with_note(tree, part, to, None)
-}
-
-/// Like [`put_in_place`], for something that is sent so, with a note to it.
-pub(super) fn put_with_note(
+/// Puts a complete part in its place, unless a pipe, a socket or a device is there. If that sends it, a note may go
+/// along. If it fails, the part is removed.
+pub(super) fn put_in_place(
     tree: &dyn Tree,
     part: &Path,
     to: &Path,
@@ -115,6 +88,20 @@ pub(super) fn put_with_note(
         true => Err(Errno::INVAL),
         false => rename_with_note(tree, part, to, note),
     };
+    or_remove(tree, part, put)
+}
+
+/// The same where it is known that there is none of these.
+pub(super) fn put_in_free_place(
+    tree: &dyn Tree,
+    part: &Path,
+    to: &Path,
+    note: Option<&str>,
+) -> Result<(), Errno> {
+    or_remove(tree, part, rename_with_note(tree, part, to, note))
+}
+
+fn or_remove(tree: &dyn Tree, part: &Path, put: Result<(), Errno>) -> Result<(), Errno> {
     put.inspect_err(|_| {
         let _ = tree.remove(part, Removed::File);
     })

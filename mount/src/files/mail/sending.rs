@@ -21,9 +21,9 @@ use super::super::mounts::as_places;
 use super::super::opening::Opened;
 use super::super::pattern::expand;
 use super::super::place::{Either, Place, absolute};
+use super::super::plan::{Job, SAME_PLACE};
 use super::super::show::{Listed, Output};
-use super::super::staging::SAME_PLACE;
-use super::super::transfer::{Given, Storing, Transfer, scan};
+use super::super::transfer::{Given, Transfer, scan};
 use super::super::tree::{Changes, Meta};
 use super::{attribute, for_each_below, row, target};
 use crate::command::file_lines::{AccessLine, OrderCommand, OrderLine, OutboxLine, SendLine};
@@ -140,9 +140,9 @@ fn send_from_here(
         let left = found.iter().filter(|sent| !stored.contains_key(&sent.name));
         let storing = |Sent { name, from, meta }: &Sent| {
             let (from, meta) = (from.clone(), meta.clone());
-            Storing { from, meta, to: mailbox(user).join(name) }
+            Job { from, meta, to: mailbox(user).join(name) }
         };
-        let left: Vec<Storing> = left.map(storing).collect();
+        let left: Vec<Job> = left.map(storing).collect();
         if !left.is_empty() {
             let done = transfer.store_all(left, is_quiet);
             let done = done.into_iter().filter(|to| to.parent() == Some(&mailbox(user)));

@@ -12,22 +12,15 @@ use super::super::errno::of_io;
 use super::super::opening::Opened;
 use super::super::pattern::expand;
 use super::super::place::{Either, absolute};
+use super::super::plan::{Job, make_directories, without_collisions};
 use super::super::reading::print;
 use super::super::show::Output;
-use super::super::staging::without_collisions;
 use super::super::tree::{Changes, Kind, Meta, times};
 use super::super::walking::{Next, walk};
 use super::pool::do_all;
 use super::{Transfer, Trouble};
 use crate::command::file_lines::GetLine;
 use crate::process::exit::{Exit, Failure};
-
-/// What is to be fetched.
-struct Job {
-    from: PathBuf,
-    meta: Meta,
-    to: PathBuf,
-}
 
 /// Fetches files and directories.
 pub(in super::super) fn get(mut line: GetLine) -> Result<(), Failure> {
@@ -103,9 +96,12 @@ fn fetch_all(
             plan(transfer, (&from, meta), &to, &mut jobs, &mut directories);
         }
     }
-    make_directories(transfer, to, &mut jobs, &mut directories);
-    let said = (transfer.report, "transfer");
-    without_collisions(&mut jobs, said, |job| (job.from.clone(), &job.to));
+    make_directories(&mut directories, &mut jobs, |path| {
+        let made = make_directory(path, path == to);
+        let trouble = made.map_err(|errno| Trouble::here("make", path, errno));
+        trouble.map_err(|trouble| trouble.tell(transfer.report)).is_ok()
+    });
+    without_collisions(&mut jobs, (transfer.report, "transfer"), Path::to_owned);
     transfer.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
     do_all(&jobs, |job| {
         let fetched = match job.meta.kind {
@@ -153,31 +149,6 @@ fn plan(
         }
         Next::Within
     });
-}
-
-/// Makes the directories. What was to go into one that can't be made is left out. `named` is one that the user
-/// has named.
-fn make_directories(
-    transfer: &Transfer<'_>,
-    named: &Path,
-    jobs: &mut Vec<Job>,
-    directories: &mut Vec<Job>,
-) {
-    let mut unmade: Vec<PathBuf> = Vec::new();
-    let is_left_out =
-        |job: &Job, unmade: &[PathBuf]| unmade.iter().any(|to| job.to.starts_with(to));
-    directories.retain(|job| {
-        if is_left_out(job, &unmade) {
-            return false;
-        }
-        let made = make_directory(&job.to, named == job.to);
-        if let Err(errno) = made {
-            Trouble::here("make", &job.to, errno).tell(transfer.report);
-            unmade.push(job.to.clone());
-        }
-        made.is_ok()
-    });
-    jobs.retain(|job| !is_left_out(job, &unmade));
 }
 
 /// Makes a directory unless there is one. A link to one is one only where the user has named it.

@@ -28,7 +28,7 @@ use super::staging::{is_in_mailbox, is_part_of};
 use super::tree::{Meta, Sink, Source, Tree};
 
 pub(super) use get::get;
-pub(super) use put::{Given, Storing, put, scan};
+pub(super) use put::{Given, put, scan};
 
 /// How much is moved at once, in bytes.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -13,7 +13,8 @@ use super::super::changing::{
 use super::super::errno::of_io;
 use super::super::opening::Opened;
 use super::super::place::{Either, Place, absolute};
-use super::super::staging::{Key, is_in_mailbox, without_collisions};
+use super::super::plan::{Job, make_directories, without_collisions};
+use super::super::staging::{Key, is_in_mailbox};
 use super::super::tree::{Changes, Kind, Meta};
 use super::fetching::here;
 use super::get::is_stream;
@@ -22,13 +23,6 @@ use super::storing::followed;
 use super::{Transfer, Trouble};
 use crate::command::file_lines::PutLine;
 use crate::process::exit::Failure;
-
-/// A file, link or directory to be stored, and where.
-pub(in super::super) struct Storing {
-    pub(in super::super) from: PathBuf,
-    pub(in super::super) meta: Meta,
-    pub(in super::super) to: PathBuf,
-}
 
 /// A directory that is sent.
 struct Whole {
@@ -75,7 +69,7 @@ pub(in super::super) fn put(line: PutLine) -> Result<(), Failure> {
             match scan(path, given) {
                 Ok((from, meta)) => {
                     let to = destination.path(&from);
-                    found.push(Storing { from, meta, to });
+                    found.push(Job { from, meta, to });
                 }
                 Err(trouble) => {
                     trouble.tell(&opened.report);
@@ -122,13 +116,9 @@ pub(in super::super) fn scan(path: &Path, given: Given) -> Result<(PathBuf, Meta
 impl Transfer<'_> {
     /// Stores files, links, and directories with everything in them. Returns the places of those that got
     /// their names; of directories, of those that are sent.
-    pub(in super::super) fn store_all(
-        &self,
-        found: Vec<Storing>,
-        is_quiet: bool,
-    ) -> BTreeSet<PathBuf> {
+    pub(in super::super) fn store_all(&self, found: Vec<Job>, is_quiet: bool) -> BTreeSet<PathBuf> {
         let (mut jobs, mut directories, mut whole) = (Vec::new(), Vec::new(), Vec::new());
-        for Storing { from, meta, to } in found {
+        for Job { from, meta, to } in found {
             let place = match meta.is_directory() && is_in_mailbox(&to) {
                 true => {
                     // It is sent whole, by moving it into the mailbox when it is complete.
@@ -145,18 +135,22 @@ impl Transfer<'_> {
                 whole.push(Whole { from, part: place, to, is_whole });
             }
         }
-        let unmade = self.make_directories(&mut jobs, &mut directories);
+        let unmade = make_directories(&mut directories, &mut jobs, |path| {
+            let made = make_directory_unless_there(self.tree, path);
+            let trouble = made.map_err(|errno| Trouble::there("make", path, errno));
+            trouble.map_err(|trouble| trouble.tell(self.report)).is_ok()
+        });
         for whole in &mut whole {
             whole.is_whole &= !unmade.iter().any(|to| to.starts_with(&whole.part));
         }
-        without_collisions(&mut jobs, (self.report, "transfer"), |job| (job.from.clone(), &job.to));
+        without_collisions(&mut jobs, (self.report, "transfer"), Path::to_owned);
         self.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
         let mut stored = self.perform(&jobs);
         // Those in a directory first, since they change its time.
-        for (path, meta) in directories.iter().rev() {
-            if let Err(errno) = self.tree.set(path, meta.mode & 0o777, Some(meta.mtime)) {
-                Trouble::there("write", path, errno).tell(self.report);
-                let around = whole.iter_mut().filter(|whole| path.starts_with(&whole.part));
+        for Job { meta, to, .. } in directories.iter().rev() {
+            if let Err(errno) = self.tree.set(to, meta.mode & 0o777, Some(meta.mtime)) {
+                Trouble::there("write", to, errno).tell(self.report);
+                let around = whole.iter_mut().filter(|whole| to.starts_with(&whole.part));
                 around.for_each(|whole| whole.is_whole = false);
             }
         }
@@ -181,9 +175,9 @@ impl Transfer<'_> {
     }
 
     /// Stores files and links. Returns the places of those that are stored.
-    fn perform(&self, jobs: &[Storing]) -> BTreeSet<PathBuf> {
+    fn perform(&self, jobs: &[Job]) -> BTreeSet<PathBuf> {
         let stored = Mutex::new(BTreeSet::new());
-        do_all(jobs, |Storing { from, meta, to }| {
+        do_all(jobs, |Job { from, meta, to }| {
             let done = match meta.kind {
                 Kind::Symlink(_) => self.store_link(from, meta, to),
                 _ => self.store(from, meta, to),
@@ -197,30 +191,6 @@ impl Transfer<'_> {
         stored.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the directories, and returns those that could not be made. What was to go into one of these is left out.
-    fn make_directories(
-        &self,
-        jobs: &mut Vec<Storing>,
-        directories: &mut Vec<(PathBuf, Meta)>,
-    ) -> Vec<PathBuf> {
-        let mut unmade: Vec<PathBuf> = Vec::new();
-        let is_left_out =
-            |to: &Path, unmade: &[PathBuf]| unmade.iter().any(|above| to.starts_with(above));
-        directories.retain(|(to, _)| {
-            if is_left_out(to, &unmade) {
-                return false;
-            }
-            let made = make_directory_unless_there(self.tree, to);
-            if let Err(errno) = made {
-                Trouble::there("make", to, errno).tell(self.report);
-                unmade.push(to.clone());
-            }
-            made.is_ok()
-        });
-        jobs.retain(|job| !is_left_out(&job.to, &unmade));
-        unmade
-    }
-
     /// Plans what is stored. Nothing is made meanwhile: where the tree is mounted, the target may be in what is
     /// looked through.
     fn plan(
@@ -228,30 +198,29 @@ impl Transfer<'_> {
         from: &Path,
         meta: Meta,
         to: &Path,
-        jobs: &mut Vec<Storing>,
-        directories: &mut Vec<(PathBuf, Meta)>,
+        jobs: &mut Vec<Job>,
+        directories: &mut Vec<Job>,
     ) {
-        let mut waiting = vec![Storing { from: from.to_owned(), meta, to: to.to_owned() }];
-        while let Some(storing) = waiting.pop() {
-            match storing.meta.kind {
+        let mut waiting = vec![Job { from: from.to_owned(), meta, to: to.to_owned() }];
+        while let Some(job) = waiting.pop() {
+            match job.meta.kind {
                 Kind::Directory => {
-                    let Storing { from, meta, to } = storing;
-                    match entries(&from) {
+                    match entries(&job.from) {
                         Ok(entries) => {
                             waiting.extend(entries.into_iter().rev().map(|(path, meta)| {
-                                let to = to.join(path.file_name().unwrap_or_default());
-                                Storing { from: path, meta, to }
+                                let to = job.to.join(path.file_name().unwrap_or_default());
+                                Job { from: path, meta, to }
                             }))
                         }
                         Err(errno) => {
-                            Trouble::here("read", &from, errno).tell(self.report);
+                            Trouble::here("read", &job.from, errno).tell(self.report);
                         }
                     }
-                    directories.push((to, meta));
+                    directories.push(job);
                 }
-                Kind::File | Kind::Symlink(_) => jobs.push(storing),
+                Kind::File | Kind::Symlink(_) => jobs.push(job),
                 Kind::Pipe | Kind::Socket | Kind::Device => {
-                    Trouble::here("read", &storing.from, Errno::INVAL).tell(self.report);
+                    Trouble::here("read", &job.from, Errno::INVAL).tell(self.report);
                 }
             }
         }

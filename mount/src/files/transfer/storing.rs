@@ -16,7 +16,7 @@ use xfer_client::machine;
 use super::super::changing::{clear, sending};
 use super::super::errno::of_io;
 use super::super::place::absolute;
-use super::super::staging::{Key, is_in_mailbox, put_in_place, put_with_note};
+use super::super::staging::{Key, is_in_mailbox, put_in_free_place, put_in_place};
 use super::super::tree::{Kind, Meta, Removed, Source};
 use super::fetching::here;
 use super::{CHUNK_BYTES, Transfer, Trouble, are_alike};
@@ -55,7 +55,7 @@ impl Transfer<'_> {
         }
         self.tree.set(&part, mode, Some(meta.mtime)).map_err(writing)?;
         let note = self.note.filter(|_| is_in_mailbox(to));
-        put_with_note(self.tree, &part, to, note).map_err(|errno| placing(errno, from, to))
+        put_in_free_place(self.tree, &part, to, note).map_err(|errno| placing(errno, from, to))
     }
 
     /// Where the part of a file is.
@@ -163,7 +163,7 @@ impl Transfer<'_> {
         let part = Key::new("put", &[target.as_bytes(), to.as_os_str().as_bytes()]).place(to);
         clear(self.tree, &part).map_err(writing)?;
         self.tree.make_link(&part, target).map_err(writing)?;
-        put_in_place(self.tree, &part, to).map_err(|errno| placing(errno, from, to))
+        put_in_place(self.tree, &part, to, None).map_err(|errno| placing(errno, from, to))
     }
 
     /// Stores what comes from standard input.
@@ -190,7 +190,7 @@ impl Transfer<'_> {
             let _ = self.tree.remove(&part, Removed::File);
         });
         stored.and_then(|()| {
-            put_in_place(self.tree, &part, to).map_err(|errno| placing(errno, input, to))
+            put_in_place(self.tree, &part, to, None).map_err(|errno| placing(errno, input, to))
         })
     }
 }

@@ -51,7 +51,7 @@ impl Meta {
         self.kind == Kind::File
     }
 
-    /// Whether it is a pipe, a socket or a device. What is meant for one of these is not to take its place.
+    /// Whether it is a pipe, a socket or a device. A transfer does not replace one.
     pub(crate) fn is_special(&self) -> bool {
         matches!(self.kind, Kind::Pipe | Kind::Socket | Kind::Device)
     }
