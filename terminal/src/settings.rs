@@ -16,13 +16,13 @@ const BYTES_MAX: u64 = 1 << 20;
 /// How a file of settings comes to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// It is read if it is there. What would have to be waited for is refused.
+    /// It is read if it is there. A pipe, which would have to be waited for, is refused.
     Usual,
     /// The user has named it. It may be a pipe, which is waited for, as in `--config <(command)`.
     Named,
 }
 
-/// Reads a file of settings; `None` if there is none. `check` may refuse it before that.
+/// Reads a file of settings; `None` if there is none and none was named. `check` may refuse it before that.
 ///
 /// # Errors
 /// Why it can't be read or is no TOML, without its path.
@@ -39,7 +39,12 @@ pub fn read(
     let mut options = File::options();
     options.read(true).custom_flags(flags.bits().cast_signed());
     let file = match options.open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return match place {
+                Place::Usual => Ok(None),
+                Place::Named => Err("there is no such file of settings".to_owned()),
+            };
+        }
         file => file.map_err(failed)?,
     };
     let metadata = file.metadata().map_err(failed)?;
@@ -83,8 +88,7 @@ mod tests {
     fn only_a_pipe_that_is_named_is_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
-        let kind = rustix::fs::FileType::Fifo;
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, rustix::fs::Mode::RWXU, 0).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
         let why = read(&pipe, Place::Usual, |_| Ok(())).unwrap_err();
         assert!(why.starts_with("it is a pipe"), "{why}");
         let written = pipe.clone();
@@ -95,12 +99,18 @@ mod tests {
     }
 
     #[test]
+    fn only_a_file_that_is_named_must_be_there() {
+        let read = |place| read("/nowhere/file".as_ref(), place, |_| Ok(()));
+        assert_eq!(read(Place::Usual), Ok(None));
+        assert_eq!(read(Place::Named), Err("there is no such file of settings".to_owned()));
+    }
+
+    #[test]
     fn no_more_is_read_than_settings_can_have() {
         for place in [Place::Usual, Place::Named] {
             let why = read("/dev/zero".as_ref(), place, |_| Ok(())).unwrap_err();
             assert!(why.starts_with("it has more than"), "{why}");
             assert_eq!(read("/dev/null".as_ref(), place, |_| Ok(())), Ok(Some(Table::new())));
-            assert_eq!(read("/nowhere/file".as_ref(), place, |_| Ok(())), Ok(None));
         }
     }
 }

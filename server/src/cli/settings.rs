@@ -6,13 +6,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
-use xfer_terminal::settings;
+use xfer_terminal::settings::{self, Place};
 
 use super::{Cli, complaint};
 use crate::program::exit::{Exit, Failure};
@@ -54,7 +54,7 @@ impl Read {
                 None => Unread::Line(error),
             });
         }
-        let file = SettingsFile::read(&place(&arguments)).map_err(Unread::Settings)?;
+        let file = SettingsFile::read(place(&arguments)).map_err(Unread::Settings)?;
         let matches = file.applied().try_get_matches_from(&arguments);
         let matches = matches.map_err(|error| Unread::Settings(file.wrong(&complaint(&error))))?;
         let cli = Cli::from_arg_matches(&matches).map_err(Unread::Line)?;
@@ -94,24 +94,11 @@ struct SettingsFile {
     table: Table,
 }
 
-/// Where the settings are, and whether they must be there.
-struct Place {
-    path: PathBuf,
-    is_named: bool,
-}
-
 impl SettingsFile {
-    fn read(place: &Place) -> Result<SettingsFile, Failure> {
-        let file = SettingsFile { place: place.path.clone(), table: Table::new() };
-        let kind = if place.is_named { settings::Place::Named } else { settings::Place::Usual };
-        let table = match settings::read(&place.path, kind, |_| Ok(())) {
-            Ok(Some(table)) => table,
-            Ok(None) if place.is_named => {
-                return Err(file.wrong("there is no such file of settings"));
-            }
-            Ok(None) => return Ok(file),
-            Err(why) => return Err(file.wrong(&why)),
-        };
+    fn read((path, place): (PathBuf, Place)) -> Result<SettingsFile, Failure> {
+        let file = SettingsFile { place: path.clone(), table: Table::new() };
+        let read = settings::read(&path, place, |_| Ok(()));
+        let Some(table) = read.map_err(|why| file.wrong(&why))? else { return Ok(file) };
         let file = SettingsFile { table, ..file };
         file.check()?;
         Ok(file)
@@ -174,7 +161,7 @@ fn wrong_variable(name: &str, error: &clap::Error) -> Failure {
 }
 
 /// Which file the settings are in. Looked for before the command line is read, since that needs them.
-fn place(arguments: &[OsString]) -> Place {
+fn place(arguments: &[OsString]) -> (PathBuf, Place) {
     let mut arguments = arguments.iter();
     let mut named = None;
     while let Some(argument) = arguments.next() {
@@ -185,8 +172,10 @@ fn place(arguments: &[OsString]) -> Place {
             named = Some(PathBuf::from(path));
         }
     }
-    let named = named.or(std::env::var_os(FILE_VARIABLE).map(PathBuf::from));
-    Place { is_named: named.is_some(), path: named.unwrap_or_else(|| Path::new(FILE).to_owned()) }
+    match named.or(std::env::var_os(FILE_VARIABLE).map(PathBuf::from)) {
+        Some(path) => (path, Place::Named),
+        None => (PathBuf::from(FILE), Place::Usual),
+    }
 }
 
 /// The options that are settings: the store, and those of `run`.

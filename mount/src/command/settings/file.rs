@@ -16,13 +16,6 @@ use crate::process::exit::Failure;
 /// The key of the table whose keys are accounts.
 const ACCOUNTS: &str = "account";
 
-/// What it means if there is no file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
-    IsFine,
-    IsWrong,
-}
-
 /// Settings by their names.
 type Section = BTreeMap<&'static str, Setting>;
 
@@ -39,18 +32,10 @@ impl SettingsFile {
     ///
     /// # Errors
     /// If it is wrong, can't be read, or others may write it.
-    pub(super) fn read(path: &Path, missing: Missing) -> Result<SettingsFile, Failure> {
+    pub(super) fn read(path: &Path, place: Place) -> Result<SettingsFile, Failure> {
         let wrong = |what: String| Failure::usage(format!("{}: {what}", path.display()));
-        let place = match missing {
-            Missing::IsFine => Place::Usual,
-            Missing::IsWrong => Place::Named,
-        };
         let read = settings::read(path, place, |file| must_be_own(file, path));
-        let table = match read.map_err(wrong)? {
-            Some(table) => table,
-            None if missing == Missing::IsFine => return Ok(SettingsFile::default()),
-            None => return Err(wrong("there is no such file of settings".to_owned())),
-        };
+        let Some(table) = read.map_err(wrong)? else { return Ok(SettingsFile::default()) };
         let accounts = match table.get(ACCOUNTS) {
             Some(Value::Table(accounts)) => sections(accounts).map_err(wrong)?,
             Some(_) => return Err(wrong(format!("{ACCOUNTS}: write [{ACCOUNTS}.\"USER@HOST\"]"))),

@@ -17,12 +17,13 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 use xfer_client::connect::Target;
+use xfer_terminal::settings::Place;
 
 use super::cli::{MountLine, PasswordLine, ServerLine, TrustLine};
 use super::options;
 use crate::process::exit::Failure;
 use crate::process::output::print;
-use file::{Missing, SettingsFile};
+use file::SettingsFile;
 use known::{DEFAULTS, KNOWN, OPPOSITES, Setting, exclude};
 
 /// The file for all users of this machine.
@@ -116,12 +117,12 @@ impl Settings {
     /// The settings for an account. `named` is a file in place of the user's own.
     fn of(target: &Target, named: Option<PathBuf>) -> Result<Settings, Failure> {
         let mut settings = Settings::default();
-        let machine = SettingsFile::read(Path::new(MACHINE_FILE), Missing::IsFine)?;
+        let machine = SettingsFile::read(Path::new(MACHINE_FILE), Place::Usual)?;
         let of_variable = || std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty());
         let named = named.or_else(|| of_variable().map(PathBuf::from));
         let own = match (named, own_file()) {
-            (Some(path), _) => SettingsFile::read(&path, Missing::IsWrong)?,
-            (None, Some(path)) => SettingsFile::read(&path, Missing::IsFine)?,
+            (Some(path), _) => SettingsFile::read(&path, Place::Named)?,
+            (None, Some(path)) => SettingsFile::read(&path, Place::Usual)?,
             (None, None) => SettingsFile::default(),
         };
         for file in [machine, own] {
