@@ -27,7 +27,7 @@ use std::pin::Pin;
 
 pub use check::{Checked, Fault, Place, Rule};
 pub use error::StoreError;
-pub use open::{IfMissing, Location, Register, Use, check, is_there, open, open_register};
+pub use open::{IfMissing, Location, Register, Use, check, open, open_register};
 pub use stop::Stop;
 pub use store::{ContentsSize, Keeper, Store, StoreSize};
 pub use waists::accounts::{

@@ -70,17 +70,6 @@ pub async fn open(location: &Location, for_use: Use) -> Result<Store, StoreError
     }
 }
 
-/// Whether there is a store that is kept. If there is none, one may be made.
-///
-/// # Errors
-/// [`StoreError::Occupied`] if there is none, and something else in its place.
-pub fn is_there(location: &Location) -> Result<bool, StoreError> {
-    match location {
-        Location::Sqlite(dir) => embedded::has_store_or_room(dir),
-        Location::Memory => Ok(false),
-    }
-}
-
 /// Opens the accounts of a store.
 ///
 /// # Errors

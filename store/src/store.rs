@@ -23,6 +23,8 @@ pub struct Store {
     pub keys: Arc<dyn Keys>,
     /// The health of the store as a whole.
     pub keeper: Arc<dyn Keeper>,
+    /// Whether it was made when it was opened to be served.
+    pub is_new: bool,
 }
 
 impl Store {

@@ -84,7 +84,6 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     })?;
     let served = runtime.block_on(async {
         let (stage, pages) = pages(config)?;
-        let is_new = !xfer_store::is_there(&config.store.location)?;
         let opened = xfer_store::open(&config.store.location, Use::Serve(config.serving)).await;
         let store = opened.map_err(|error| taken(error, config))?;
         let identity = identity(config)?;
@@ -95,7 +94,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
                 format!("the certificate and key cannot be used ({error}); check them"),
             )
         })?;
-        let served = serve(config, store, tls, (&fingerprint, &stage, started), is_new).await;
+        let served = serve(config, store, tls, (&fingerprint, &stage, started)).await;
         drop(pages);
         served
     });
@@ -109,7 +108,6 @@ async fn serve(
     store: Store,
     tls: Arc<ServerConfig>,
     (fingerprint, stage, started): (&Fingerprint, &watch::Sender<Stage>, SystemTime),
-    is_new: bool,
 ) -> Result<(), Failure> {
     let port = bind(config.listen).map_err(|error| unheard(&error, config))?;
     let settings = Settings { silence: config.silence, ..Settings::new(config.tree_bytes) };
@@ -129,7 +127,7 @@ async fn serve(
     let stop = stop_signal()?;
     // Before the line that scripts wait for: they may ask next whether it is ready.
     stage.send_replace(Stage::Serving(source.clone()));
-    if is_new {
+    if store.is_new {
         tracing::info!(store = %config.store.location, "made a new store");
     }
     announce(address, fingerprint);

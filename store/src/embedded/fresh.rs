@@ -20,7 +20,7 @@ const OF_FILESYSTEMS: &str = "lost+found";
 ///
 /// # Errors
 /// [`StoreError::Occupied`] if there is none, and something else.
-pub(crate) fn has_store_or_room(dir: &Path) -> Result<bool, StoreError> {
+pub(super) fn has_store_or_room(dir: &Path) -> Result<bool, StoreError> {
     let failed = |error| StoreError::io(format!("the store {}", dir.display()), error);
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),

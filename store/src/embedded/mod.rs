@@ -33,7 +33,6 @@ use xfer_protocol::Epoch;
 use crate::{Account, AccountId, Answer, IfMissing, Register, Store, StoreError};
 
 pub use files::{FileStore, Files};
-pub(crate) use fresh::has_store_or_room;
 pub use lock::{StoreLock, prepare_directory};
 pub use place::syncs_as_a_whole;
 pub use sqlite::{FORMAT, SqliteStore};
@@ -158,7 +157,7 @@ impl Embedded {
 /// # Errors
 /// If it can't be served: [`StoreError::InUse`] if another server has it.
 pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
-    fresh::has_store_or_room(dir)?;
+    let is_new = !fresh::has_store_or_room(dir)?;
     let lock = StoreLock::take(dir)?.keep();
     let rows = Arc::new(SqliteStore::open_as(dir, serving.older)?);
     rows.check_accounts()?;
@@ -169,7 +168,8 @@ pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
         rows.keep_removed(serving.keep_removed_days)?;
     }
     let watched = Watched { lock, rows: rows.clone(), files: files.clone() };
-    Ok(start(Parts::new(rows, files, Some((watched, serving.keep_lost_days)))))
+    let store = start(Parts::new(rows, files, Some((watched, serving.keep_lost_days))));
+    Ok(Store { is_new, ..store })
 }
 
 /// The store over these parts, which must have no other server. Needs a tokio runtime.
@@ -235,5 +235,6 @@ fn store(parts: Arc<Parts>, tasks: JoinSet<()>) -> Store {
         failures,
         keys,
         keeper: engine,
+        is_new: false,
     }
 }

@@ -50,6 +50,7 @@ pub(crate) fn store() -> Store {
         failures: engine.clone(),
         keys: engine.clone(),
         keeper: engine,
+        is_new: true,
     }
 }
 
