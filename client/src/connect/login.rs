@@ -135,7 +135,7 @@ impl Peer {
         let Peer { server, label } = self;
         let device = match &identity {
             Identity::Device(key) => Some(key.public()),
-            _ => None,
+            Identity::Password(_) | Identity::Invitation(_) => None,
         };
         let login = server.log_in(identity, purpose, replaces, terms).await;
         let (link, time) = login.map_err(|error| error.at(label))?;

@@ -101,7 +101,12 @@ impl Call {
     fn unexpected(&self, answer: &Answer) -> Failure {
         let why = match answer {
             Answer::Failed { why, .. } => why,
-            _ => {
+            Answer::Status(_)
+            | Answer::Stats(_)
+            | Answer::Progress { .. }
+            | Answer::InboxNews(_)
+            | Answer::OfNode(_)
+            | Answer::Done => {
                 "its xfer-mount gave an answer to something else; mount again with the same version"
             }
         };

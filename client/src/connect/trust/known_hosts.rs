@@ -283,14 +283,7 @@ mod tests {
     fn what_is_no_file_is_refused_without_waiting_for_it() {
         let (directory, _) = in_temp();
         let pipe = directory.path().join("pipe");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &pipe,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RWXU,
-            0,
-        )
-        .unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
         let link = directory.path().join("link");
         symlink("/dev/null", &link).unwrap();
         for path in [pipe, link, "/dev/null".into()] {

@@ -45,7 +45,7 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
 /// directory if this has the set-group-id bit. A socket that nobody listens on is replaced.
 ///
 /// # Errors
-/// [`ErrorKind::AddrInUse`] if somebody does; also if there is something that is not a socket.
+/// [`ErrorKind::AddrInUse`] if another server does; also if something else than a socket is there.
 pub(super) fn listen(path: &Path, with_group: bool) -> io::Result<UnixListener> {
     let reachable = Reachable::of(path)?;
     let path = &reachable.path;

@@ -159,14 +159,11 @@ async fn answer(
             carried_out.await?
         }
         Ok(command) => {
-            let end = match &command {
-                Command::End { user } => admin.map(|admin| (admin, format!("session end {user}"))),
-                _ => None,
-            };
-            let answer = obey(served, command).await;
-            if let Some((admin, command)) = end {
+            let answer = obey(served, command.clone()).await;
+            if let (Some(admin), Command::End { user }) = (&admin, &command) {
                 let is_done = matches!(answer, Answer::Ended { was_running: true });
-                note(&admin, &command, if is_done { "done" } else { "there was no session" });
+                let outcome = if is_done { "done" } else { "there was no session" };
+                note(admin, &format!("session end {user}"), outcome);
             }
             tell(&mut socket, &answer).await
         }

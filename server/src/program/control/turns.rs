@@ -1,5 +1,5 @@
-//! When a command of a socket is carried out: a few of each of the machine's users at once, so that nobody keeps the
-//! others out by questions that are not answered.
+//! The order in which the commands of a socket are carried out: a few of each user at once, so that a user who leaves
+//! questions unanswered does not keep the others out.
 
 use std::collections::HashMap;
 use std::sync::Arc;
