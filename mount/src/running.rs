@@ -415,20 +415,27 @@ impl Mounted for Running {
 
     fn unmount(&self) -> Waiting<'_> {
         Box::pin(async {
+            let parting = Parting(self);
             // Before the mount goes, so that one that is busy is still good; a session that is lost
             // can only be unmounted, and its end says what is lost.
-            if let Err(failure) = self.take_away().await {
-                // The mount goes on, and its end is yet to come.
-                *self.farewell.lock() = Farewell::default();
-                *self.kept_before.lock() = None;
-                return Err(failure);
-            }
+            self.take_away().await?;
+            std::mem::forget(parting);
             // What other namespaces have of it ends with this process.
             self.released.notify_one();
             let mut ended = self.ended.subscribe();
             let ended = ended.wait_for(Option::is_some).await;
             ended.ok().and_then(|result| result.clone()).unwrap_or(Ok(()))
         })
+    }
+}
+
+/// An end that may not come: dropped before, the mount goes on, and its end is yet to come.
+struct Parting<'a>(&'a Running);
+
+impl Drop for Parting<'_> {
+    fn drop(&mut self) {
+        *self.0.farewell.lock() = Farewell::default();
+        *self.0.kept_before.lock() = None;
     }
 }
 

@@ -8,8 +8,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use xfer_protocol::shown::Shown;
+
 use super::{Answer, Ask, LINE_BYTES_MAX, Stats, Status, show};
 use crate::process::exit::{Exit, Failure};
+use crate::process::report::complain;
+
+/// After how many seconds without a connection it is said that this is what is waited for.
+const TROUBLE_AFTER: f64 = 2.0;
 
 /// The longest silence of a mount that was asked something.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -72,11 +78,23 @@ impl Call {
 
     /// Asks for something that takes time, and shows its progress to the end.
     pub(super) fn follow(mut self, ask: Ask) -> Result<(), Failure> {
-        let mut answers = self.ask(ask).map_err(|error| self.silent(&error))?;
+        let mut answers = self.ask(ask.clone()).map_err(|error| self.silent(&error))?;
         let mut meter = Meter::new();
+        let without = match ask {
+            Ask::Unmount => "; it stays mounted then; without the server: xfer unmount --abandon",
+            _ => "",
+        };
         loop {
             match next(&mut answers).map_err(|error| self.silent(&error))? {
-                Answer::Progress { pending_ops, pending_bytes } => {
+                Answer::Progress { pending_ops, pending_bytes, disconnected } => {
+                    if let Some(lost) = disconnected.filter(|lost| lost.seconds > TROUBLE_AFTER) {
+                        let place = Shown(&self.mountpoint.to_string_lossy()).to_string();
+                        let connection = show::connection(&lost);
+                        meter.warn(&format!(
+                            "{place}: no connection to the server ({connection}); waiting for it, \
+                             until Ctrl-C{without}"
+                        ));
+                    }
                     meter.show(&show::pending(pending_ops, pending_bytes));
                 }
                 Answer::Done => return Ok(()),
@@ -159,11 +177,21 @@ fn connect(path: &Path) -> Option<UnixStream> {
 /// A line on the terminal that is rewritten in place; does nothing without a terminal.
 struct Meter {
     terminal: Option<io::Stderr>,
+    has_warned: bool,
 }
 
 impl Meter {
     fn new() -> Meter {
-        Meter { terminal: Some(io::stderr()).filter(IsTerminal::is_terminal) }
+        let terminal = Some(io::stderr()).filter(IsTerminal::is_terminal);
+        Meter { terminal, has_warned: false }
+    }
+
+    /// Says why it takes long, once, also without a terminal.
+    fn warn(&mut self, line: &str) {
+        if !std::mem::replace(&mut self.has_warned, true) {
+            self.clear();
+            complain(format_args!("xfer: {line}"));
+        }
     }
 
     fn show(&mut self, text: &str) {
@@ -173,10 +201,16 @@ impl Meter {
     }
 }
 
-impl Drop for Meter {
-    fn drop(&mut self) {
+impl Meter {
+    fn clear(&mut self) {
         if let Some(terminal) = &mut self.terminal {
             let _ = write!(terminal, "\r\x1b[K");
         }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.clear();
     }
 }

@@ -53,7 +53,7 @@ pub trait Mounted: Send + Sync + 'static {
     /// Keeps what is not durable on this machine, and unmounts without the server.
     fn abandon(&self) -> Waiting<'_>;
 
-    /// Makes everything durable, then unmounts.
+    /// Makes everything durable, then unmounts. If this is dropped before everything is durable, the mount goes on.
     fn unmount(&self) -> Waiting<'_>;
 
     /// Waits until the number that rises whenever something may have arrived in the inbox is another than
@@ -196,7 +196,7 @@ enum Ask {
     Stats,
     /// Answered by any number of [`Answer::Progress`], then [`Answer::Done`] or [`Answer::Failed`].
     Sync,
-    /// Answered like `Sync`.
+    /// Answered like `Sync`. If the asker goes away before everything is durable, it stays mounted.
     Unmount,
     /// Unmounts without the server. Answered like `Sync`.
     Abandon,
@@ -232,6 +232,9 @@ enum Answer {
         pending_ops: u64,
         /// The bytes of data in those changes.
         pending_bytes: u64,
+        /// How the connection was lost, while there is none.
+        #[serde(default)]
+        disconnected: Option<Disconnected>,
     },
     /// A number that rises whenever something may have arrived in the inbox.
     InboxNews(u64),

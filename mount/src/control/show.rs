@@ -14,7 +14,7 @@ use super::{DORMANT, Disconnected, Status};
 /// The most unsent files of a mount that are named below the table.
 const UNSENT_MAX: usize = 5;
 
-/// A table with one line for each mount, and below it why sessions are over, what is not sent, and what
+/// A table with one line for each mount, and below it why some don't work, what is not sent, and what
 /// is kept of their accounts.
 pub(super) fn table(mounts: &[Status]) -> String {
     let mut rows = vec![["MOUNTPOINT", "SERVER", "STATE", "NOT DURABLE", "USED"].map(String::from)];
@@ -37,8 +37,8 @@ pub(super) fn table(mounts: &[Status]) -> String {
             writeln!(text, "{mountpoint:w0$}  {server:w1$}  {state:w2$}  {pending:w3$}  {used}");
     }
     for mount in mounts {
-        if mount.is_lost() {
-            let _ = writeln!(text, "{}: {}", Shown(&mount.mountpoint), Shown(&mount.state));
+        if let Some(why) = why_it_does_not_work(mount) {
+            let _ = writeln!(text, "{}: {}", Shown(&mount.mountpoint), Shown(&why));
         }
         text.push_str(&unsent_of(mount));
     }
@@ -46,6 +46,16 @@ pub(super) fn table(mounts: &[Status]) -> String {
         let _ = writeln!(text, "{}: rescues: {rescues}; see: xfer rescue list", Shown(&account));
     }
     text
+}
+
+/// Why a mount does not work, or not without waiting, and what is done about that.
+fn why_it_does_not_work(mount: &Status) -> Option<String> {
+    match &mount.disconnected {
+        _ if mount.is_lost() => Some(mount.state.clone()),
+        _ if mount.state == DORMANT => Some(format!("the tree is {}", seat(mount))),
+        Some(lost) => Some(format!("connection {}", connection(lost))),
+        None => None,
+    }
 }
 
 /// The state of a mount in a word. Why a session is over takes a sentence.
@@ -181,7 +191,7 @@ fn seat(mount: &Status) -> String {
 }
 
 /// Describes a connection that was lost.
-fn connection(lost: &Disconnected) -> String {
+pub(super) fn connection(lost: &Disconnected) -> String {
     let Disconnected { seconds, why, last_try, next_try_seconds } = lost;
     let last = last_try.iter().map(|why| format!("; the last try failed: {why}"));
     let last: String = last.collect();
@@ -306,6 +316,13 @@ mod tests {
         let first = Disconnected { last_try: None, next_try_seconds: 0.0, ..lost };
         assert_eq!(connection(&first), "lost 42 s ago: the server fell silent; trying now");
         let mount = Status { disconnected: Some(first), ..Status::default() };
+        assert!(
+            table(std::slice::from_ref(&mount))
+                .ends_with(": connection lost 42 s ago: the server fell silent; trying now\n")
+        );
+        let away =
+            Status { state: DORMANT.to_owned(), other: Some("pot".to_owned()), ..mount.clone() };
+        assert!(table(&[away]).ends_with(": the tree is with the client on pot\n"));
         assert!(details(&mount).contains("connection     lost 42 s ago"));
         assert!(details(&Status::default()).contains("connection     up"));
         let over = Status { state: "lost: taken over by pot".to_owned(), ..Status::default() };

@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 use xfer_mount::process::exit::Exit;
-use xfer_tests::programs::{program, run_by};
+use xfer_tests::programs::{Running, program, run_by};
 use xfer_tests::{Mount, PATIENCE, Server, World, run_within, shell, wait_until};
 
 #[test]
@@ -122,6 +122,38 @@ fn xfer_unmount_itself_keeps_no_mount_busy_and_a_shell_is_told_to_leave_it() {
         run_within(&mut world.mounting("alice").command(), PATIENCE).succeeded();
     }
     unmounted(&world, mount.root());
+}
+
+#[test]
+fn an_unmount_that_is_interrupted_says_what_it_waited_for_and_the_mount_stays() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("ls");
+    world.server.kill();
+    wait_until("the loss to be noticed", PATIENCE, || !mount.is_connected());
+    fs::write(mount.path("before"), "before").unwrap();
+    let place = mount.root().to_str().unwrap();
+    for (command, way_out) in [("sync", "until Ctrl-C"), ("unmount", "xfer unmount --abandon")] {
+        let mut waiting = Running::start(&mut world.xfer_command(&[command, place]));
+        let line =
+            |line: &str| line.contains("no connection to the server").then(|| line.to_owned());
+        let said = waiting.line("why it waits", line);
+        assert!(said.contains("ago: ") && said.contains(way_out), "{said}");
+        waiting.signal(Signal::INT);
+        assert_eq!(waiting.ended_within(PATIENCE), None, "a signal ended it");
+    }
+    let table = world.xfer(&["status"]).stdout;
+    assert!(table.contains(&format!("{place}: connection lost ")), "{table}");
+    world.server.restart();
+    wait_until("the connection", PATIENCE, || mount.is_connected());
+    mount.sync();
+    // Long after the unmount would have come.
+    assert!(mount.is_mounted());
+    fs::write(mount.path("after"), "after").unwrap();
+    mount.unmount();
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("cat before after"), "beforeafter");
+    mount.unmount();
 }
 
 #[test]
