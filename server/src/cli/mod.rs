@@ -18,7 +18,7 @@ use xfer_store::embedded::{OlderDatabase, Serving};
 
 use crate::figures::web::Place;
 use crate::listener::identity::Identity;
-use crate::program::control::AdminSocket;
+use crate::program::control::{AdminSocket, Answer, Command as Question};
 use crate::program::exit::{Exit, Failure};
 use crate::program::log;
 use crate::program::rights;
@@ -278,7 +278,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let server = Server::new(&store.dir, admin_socket.clone());
     match command {
         Command::Run(run) => serve::run(&run.config(store, admin_socket)?),
-        Command::Fingerprint => print_fingerprint(&store.dir),
+        Command::Fingerprint => print_fingerprint(&store.dir, &server),
         Command::User(user) => user::run(&store, &server, user),
         Command::Session(Session::List { json }) => sessions::list(&server, Shape::of(json)),
         Command::Session(Session::End { name }) => sessions::end(&server, &name),
@@ -289,14 +289,27 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     }
 }
 
-fn print_fingerprint(store: &std::path::Path) -> Result<(), Failure> {
-    let identity = Identity::load_from_store(store).map_err(|error| {
+/// Prints the fingerprint of the store's certificate. Whoever may not read that may be one who may ask the server.
+fn print_fingerprint(store: &std::path::Path, server: &Server) -> Result<(), Failure> {
+    let error = match Identity::load_from_store(store) {
+        Ok(identity) => return print_line(&identity.fingerprint().to_string()),
+        Err(error) => error,
+    };
+    if !error.is_permission_denied() {
         let line = format!(
             "the store has no certificate ({error}); start the server once, or check --store"
         );
-        Failure::new(Exit::Tls, line)
-    })?;
-    print_line(&identity.fingerprint().to_string())
+        return Err(Failure::new(Exit::Tls, line));
+    }
+    match server.ask(&Question::Address) {
+        Ok(Answer::Address { fingerprint, .. }) => print_line(&fingerprint.to_string()),
+        Ok(_) | Err(_) => {
+            let line = format!(
+                "{error}; run it as root or as the owner of the store, or, while the server runs, as a member of xfer-admin"
+            );
+            Err(Failure::new(Exit::Tls, line))
+        }
+    }
 }
 
 /// Prints help as it is; turns every other message of clap into one line.

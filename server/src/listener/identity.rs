@@ -55,6 +55,13 @@ pub enum IdentityError {
     Make(#[from] rcgen::Error),
 }
 
+impl IdentityError {
+    /// Whether this process may not read it.
+    pub fn is_permission_denied(&self) -> bool {
+        matches!(self, IdentityError::File { error, .. } if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 impl Identity {
     /// Returns the store's own identity, and makes it first if there is none. The caller must hold
     /// the store's lock.

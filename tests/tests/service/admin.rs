@@ -250,6 +250,15 @@ fn whoever_is_not_in_the_group_of_the_admin_socket_may_do_nothing_by_it() {
         assert!(line.contains("is not for this user; run this as"), "{line}");
     }
     assert_eq!(managed.users(), before);
+    // The certificate is in the store, which neither may enter; the server tells those whom it may.
+    let fingerprint = managed.as_member(&["fingerprint"]).succeeded().stdout;
+    assert_eq!(fingerprint.trim(), managed.world.server.fingerprint);
+    let mut command = managed.command_of(OTHER_GROUP, &["fingerprint"]);
+    let line = run_within(&mut command, PATIENCE).refused(6);
+    assert!(
+        line.contains("permission denied; run it as root") && !line.contains("no certificate"),
+        "{line}"
+    );
     // Without the socket, nobody but the owner does anything at all.
     let mut command = managed.command_of(GROUP, &["session", "list"]);
     let line = run_within(command.env("XFER_ADMIN_SOCKET", "off"), PATIENCE).refused(3);
