@@ -6,9 +6,11 @@ use crate::command::xfer_line::XferCommand;
 use crate::process::exit::Failure;
 #[cfg(target_os = "linux")]
 use crate::process::output::print;
+#[cfg(target_os = "linux")]
+use crate::process::report::complain;
 use crate::{account, files};
 #[cfg(target_os = "linux")]
-use crate::{at_login, control, rescue};
+use crate::{at_login, control, mountpoint, rescue};
 
 /// Runs a command of `xfer`; results go to standard output.
 ///
@@ -32,10 +34,29 @@ fn of_mounts(command: MountsCommand) -> Result<(), Failure> {
             control::show_stats(mountpoint.as_deref(), json)
         }
         MountsCommand::Sync { mountpoint } => control::sync(&mountpoint),
-        MountsCommand::Unmount { mountpoint, abandon: false } => control::unmount(&mountpoint),
-        MountsCommand::Unmount { mountpoint, abandon: true } => control::abandon(&mountpoint),
+        MountsCommand::Unmount { mountpoint, abandon } => {
+            let place = mountpoint::resolve(&mountpoint).unwrap_or_else(|_| mountpoint.clone());
+            match abandon {
+                false => control::unmount(&mountpoint)?,
+                true => control::abandon(&mountpoint)?,
+            }
+            tell_of_login(&place);
+            Ok(())
+        }
         MountsCommand::Rescue { command } => {
             print(&rescue::commands::run(command, control::mount_of)?)
         }
+    }
+}
+
+/// Tells a person that what was unmounted comes back.
+#[cfg(target_os = "linux")]
+fn tell_of_login(place: &std::path::Path) {
+    use std::io::IsTerminal;
+    if std::io::stderr().is_terminal() && at_login::is_mounted_at_login(place) {
+        let place = place.display();
+        complain(format_args!(
+            "xfer: {place} is mounted again at the next login; to end that: xfer mount --not-at-login {place}"
+        ));
     }
 }

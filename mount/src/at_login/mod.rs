@@ -9,7 +9,7 @@ mod unit;
 
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xfer_client::connect::TrustMode;
 use xfer_client::durable::{make_directory, replace};
@@ -66,6 +66,7 @@ fn add(mut line: MountLine) -> Result<(), Failure> {
     let place = there.map_or_else(|| mountpoint::prepare(&config.mountpoint), Ok)?;
     check_questions(&config, &account)?;
     systemd::check()?;
+    must_be_free(&account, &place)?;
     let mountpoint = text(&place)?;
     let name = unit::name(&place).ok_or_else(|| {
         refused(&place, "the path is too long for the name of a unit; give a shorter one")
@@ -82,6 +83,30 @@ fn add(mut line: MountLine) -> Result<(), Failure> {
     let started = if is_there { None } else { Some(systemd::start(&name)) };
     print_line(&format!("{account} is mounted at {} at each login from now on", place.display()))?;
     tell(started, &name, &place)
+}
+
+/// Refuses a second mount of an account, which would take the tree from the first at each login.
+fn must_be_free(account: &str, place: &Path) -> Result<(), Failure> {
+    let units = units(&systemd::directory()?)?;
+    let other = units.iter().find(|unit| unit.account == account && unit.place != place);
+    if let Some(other) = other.map(|unit| unit.place.display()) {
+        return Err(Failure::usage(format!(
+            "{account} is mounted at {other} at each login already; to end that: xfer mount --not-at-login {other}"
+        )));
+    }
+    let mounted = control::mount_of(account).filter(|mounted| mounted != place);
+    match mounted.as_ref().map(|mounted| mounted.display()) {
+        Some(mounted) => Err(Failure::usage(format!(
+            "{account} is mounted at {mounted}; to mount it elsewhere, first: xfer unmount {mounted}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether something is mounted at a place at each login.
+pub fn is_mounted_at_login(place: &Path) -> bool {
+    let units = systemd::directory().and_then(|directory| units(&directory));
+    units.is_ok_and(|units| units.iter().any(|unit| unit.place == place))
 }
 
 /// Refuses a mount at which a question would have to be answered.
@@ -142,9 +167,12 @@ fn tell(started: Option<Start>, name: &str, place: &Path) -> Result<(), Failure>
     }
     match is_lingering() {
         true => Ok(()),
-        false => print_line(
-            "to mount it when the machine starts, before a login: loginctl enable-linger",
-        ),
+        false => {
+            let user = std::env::var("USER").unwrap_or_else(|_| "USER".to_owned());
+            print_line(&format!(
+                "to mount it when the machine starts, before a login: sudo loginctl enable-linger {user}"
+            ))
+        }
     }
 }
 
@@ -173,6 +201,7 @@ fn remove(place: &Path) -> Result<(), Failure> {
     let path = directory.join(&name);
     fs::remove_file(&path).map_err(|error| refused(&path, &error.to_string()))?;
     systemd::reload();
+    systemd::forget_failure(&name);
     let place = resolved.display();
     print_line(&format!("nothing is mounted at {place} at login from now on"))?;
     match is_mounted(&resolved) {
@@ -183,14 +212,20 @@ fn remove(place: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Prints a line for each unit.
-fn show() -> Result<(), Failure> {
-    let directory = systemd::directory()?;
-    let entries = match fs::read_dir(&directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(|error| refused(&directory, &error.to_string()))?,
+/// A unit that `xfer mount --at-login` wrote.
+struct Written {
+    name: String,
+    account: String,
+    place: PathBuf,
+}
+
+/// All of them, in no order.
+fn units(directory: &Path) -> Result<Vec<Written>, Failure> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| refused(directory, &error.to_string()))?,
     };
-    let mut lines = Vec::new();
+    let mut units = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let text = match name.starts_with("xfer-") && name.ends_with(".service") {
@@ -198,10 +233,20 @@ fn show() -> Result<(), Failure> {
             false => continue,
         };
         let Some((account, place)) = unit::parse(&text) else { continue };
-        let mounted = if is_mounted(&place) { "mounted" } else { "not mounted" };
-        let enabled = if systemd::is_enabled(&directory, &name) { "" } else { ", disabled" };
-        lines.push(format!("{account}  {}  {mounted}{enabled}", place.display()));
+        units.push(Written { name, account, place });
     }
+    Ok(units)
+}
+
+/// Prints a line for each unit.
+fn show() -> Result<(), Failure> {
+    let directory = systemd::directory()?;
+    let line = |Written { name, account, place }: &Written| {
+        let mounted = if is_mounted(place) { "mounted" } else { "not mounted" };
+        let enabled = if systemd::is_enabled(&directory, name) { "" } else { ", disabled" };
+        format!("{account}  {}  {mounted}{enabled}", place.display())
+    };
+    let mut lines: Vec<String> = units(&directory)?.iter().map(line).collect();
     lines.sort();
     lines.iter().try_for_each(|line| print_line(line))
 }

@@ -85,6 +85,11 @@ pub fn reload() -> bool {
     systemctl(&["daemon-reload"]).is_ok_and(|output| output.status.success())
 }
 
+/// Has the running systemd forget that a unit failed which is gone.
+pub fn forget_failure(unit: &str) {
+    let _ = systemctl(&["reset-failed", unit]);
+}
+
 /// Starts a unit, if a systemd of this user runs.
 pub fn start(unit: &str) -> Start {
     let is_asked = || systemctl(&["start", "--no-block", unit]).is_ok_and(|of| of.status.success());

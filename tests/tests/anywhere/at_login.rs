@@ -176,6 +176,19 @@ fn a_mount_at_login_can_be_changed_and_taken_back() {
     }
     let remove = || place.world.xfer(&["mount", "--not-at-login", place.path.to_str().unwrap()]);
     assert_eq!(place.listed().lines().count(), 1);
+    // An account is mounted in one place.
+    let other = place.world.mount_point("other");
+    let account = format!("alice@{}", place.world.server.address);
+    let at_other = || {
+        let words = ["mount", "--at-login", "--fingerprint", &place.world.server.fingerprint];
+        let last = ["--password-file", password, &account, other.to_str().unwrap()];
+        place.world.xfer(&[&words[..], &last].concat())
+    };
+    let line = at_other().refused(Exit::Usage.code());
+    assert!(
+        line.contains("at each login already; to end that: xfer mount --not-at-login /"),
+        "{line}"
+    );
     // One that is mounted stays.
     place
         .mount(&["--fingerprint", &place.world.server.fingerprint, "--password-file", password])
@@ -184,6 +197,9 @@ fn a_mount_at_login_can_be_changed_and_taken_back() {
     assert!(done.stdout.contains("it is mounted already"), "{done}");
     let removed = remove().succeeded();
     assert!(removed.stdout.contains("stays mounted"), "{removed}");
+    let line = at_other().refused(Exit::Usage.code());
+    assert!(line.contains("to mount it elsewhere, first: xfer unmount /"), "{line}");
+    assert_eq!(place.listed(), "");
     place.world.xfer(&["unmount", place.path.to_str().unwrap()]).succeeded();
     assert!(!place.unit().exists() && place.listed().is_empty());
     let wants = fs::read_dir(place.units().join("default.target.wants")).map_or(0, Iterator::count);
