@@ -128,7 +128,7 @@ fn another_tarball_takes_the_place_of_the_first_and_of_nothing_else() {
     others.iter().for_each(|path| fs::write(path, "").unwrap());
     fs::write(machine.unpacked("bin/xfer"), "new").unwrap();
     fs::write(machine.unpacked("lib/new/file"), "").unwrap();
-    let dropped = "share/doc/xfer/SEMANTICS.md";
+    let dropped = "share/doc/xfer/docs/SEMANTICS.md";
     fs::remove_file(machine.unpacked(dropped)).unwrap();
     machine.install(&[]).succeeded();
     assert_eq!(fs::read_to_string(machine.at("usr/local/bin/xfer")).unwrap(), "new");
