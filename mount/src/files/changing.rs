@@ -114,6 +114,9 @@ pub(super) fn cp(line: CpLine) -> Result<(), Failure> {
     let (tree, report) = (&*opened.tree, &*opened.report);
     let done = sources_and_targets(&opened, &places, "copy").map(|jobs| {
         for Job { from, meta, to } in jobs {
+            if report.is_over() {
+                break;
+            }
             if meta.is_directory() && !line.recursive {
                 let why = "it is a directory; give -r to copy it with everything in it";
                 report.fail_with("copy", &absolute(&from), why);
@@ -125,7 +128,7 @@ pub(super) fn cp(line: CpLine) -> Result<(), Failure> {
             }
         }
     });
-    done.and(opened.close(Changes::Made))
+    opened.close_after(done, Changes::Made)
 }
 
 /// Copies a node with everything in it.
@@ -151,10 +154,13 @@ pub(super) fn copy(
     let moved = match apart.is_clean() {
         true => send_directory(tree, &part, to, purpose.note()),
         false if apart.is_unanswered() => Err(Errno::TIMEDOUT),
+        false if apart.is_over() => Err(Errno::NOTCONN),
         false => Err(Errno::CANCELED),
     };
     if let Err(errno) = moved {
-        let _ = clear(tree, &part);
+        if !apart.is_over() {
+            let _ = clear(tree, &part);
+        }
         report.fail_with("send", &absolute(from), sending(errno, to));
     }
 }
@@ -194,7 +200,7 @@ fn copy_to(
         }
         Next::Past
     });
-    for (path, meta) in directories.iter().rev() {
+    for (path, meta) in directories.iter().rev().take_while(|_| !report.is_over()) {
         if let Err(errno) = tree.set(path, meta.mode, purpose.mtime(meta)) {
             report.fail("set the permissions of", path, errno);
         }
@@ -274,11 +280,13 @@ pub(super) fn clear(tree: &dyn Tree, path: &Path) -> Result<(), Errno> {
         Err(Errno::NOENT) => return Ok(()),
         found => found?,
     };
-    let report = Report::new();
+    // What can't be removed is said of what was to come there.
+    let report = Report::silent();
     remove(tree, &report, path, meta);
     match report.is_clean() {
         true => Ok(()),
         false if report.is_unanswered() => Err(Errno::TIMEDOUT),
+        false if report.is_over() => Err(Errno::NOTCONN),
         false => Err(Errno::EXIST),
     }
 }
@@ -289,6 +297,9 @@ pub(super) fn mv(line: MvLine) -> Result<(), Failure> {
     let (places, opened) = Opened::of(&line.places, line.access)?;
     let done = sources_and_targets(&opened, &places, "move").map(|jobs| {
         for Job { from, to, .. } in jobs {
+            if opened.report.is_over() {
+                break;
+            }
             if let Some(why) = why_fixed(&from) {
                 opened.report.fail_with("move", &absolute(&from), why);
                 continue;
@@ -302,7 +313,7 @@ pub(super) fn mv(line: MvLine) -> Result<(), Failure> {
             opened.report.fail_with("move", &absolute(&from), why);
         }
     });
-    done.and(opened.close(Changes::Made))
+    opened.close_after(done, Changes::Made)
 }
 
 /// Removes files and directories.
@@ -312,6 +323,9 @@ pub(super) fn rm(line: RmLine) -> Result<(), Failure> {
     let is_there = |place: &&Place| !line.force || !is_missing(tree, place);
     let places: Vec<_> = places.iter().filter(is_there).cloned().collect();
     for (path, meta) in expand(tree, &places, "remove", report) {
+        if report.is_over() {
+            break;
+        }
         if let Some(why) = why_fixed(&path) {
             report.fail_with("remove", &absolute(&path), why);
         } else if meta.is_directory() && !line.recursive {
@@ -358,6 +372,9 @@ pub(super) fn remove(tree: &dyn Tree, report: &Report, path: &Path, meta: Meta) 
     });
     // What is in a directory goes before it.
     for (path, kind) in found.iter().rev() {
+        if report.is_over() {
+            return;
+        }
         match tree.remove(path, *kind) {
             Ok(()) => {}
             // A line has told of what could not be removed in it.

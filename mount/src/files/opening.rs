@@ -178,11 +178,30 @@ impl Opened {
         }
     }
 
-    /// Why the session of this command is over, if it is.
+    /// Takes leave after something that can have failed as a whole, such as since the session is over, which then is
+    /// said, too.
+    ///
+    /// # Errors
+    /// If that failed, and as [`Opened::close`].
+    pub(super) fn close_after(
+        self,
+        done: Result<(), Failure>,
+        changes: Changes,
+    ) -> Result<(), Failure> {
+        match done {
+            Err(failure) if self.ending().is_some() => {
+                self.report.fail_line(&failure.line);
+                self.close(changes)
+            }
+            done => done.and(self.close(changes)),
+        }
+    }
+
+    /// Why the session of this command is over, or is about to end, if it is.
     fn ending(&self) -> Option<String> {
         match &self.way {
             Way::Mount(_) => None,
-            Way::Session { client, .. } => client.status().ending().map(ToString::to_string),
+            Way::Session { client, .. } => client.status().trouble().map(ToString::to_string),
         }
     }
 

@@ -33,10 +33,12 @@ pub(super) fn without_collisions(
 }
 
 /// Makes the directories, each before those in it, and returns those that could not be made. What was to go into
-/// one of these is left out. `make` says whether it has made one, and otherwise why not.
+/// one of these is left out. `make` says whether it has made one, and otherwise why not. Once nothing more can be
+/// done, no more are tried.
 pub(super) fn make_directories(
     directories: &mut Vec<Job>,
     jobs: &mut Vec<Job>,
+    report: &Report,
     make: impl Fn(&Path) -> bool,
 ) -> Vec<PathBuf> {
     let mut unmade: Vec<PathBuf> = Vec::new();
@@ -46,7 +48,7 @@ pub(super) fn make_directories(
         if is_left_out(directory, &unmade) {
             return false;
         }
-        let is_made = make(&directory.to);
+        let is_made = !report.is_over() && make(&directory.to);
         if !is_made {
             unmade.push(directory.to.clone());
         }

@@ -25,13 +25,15 @@ pub(super) struct Report {
     crowded: AtomicBool,
     /// Whether something failed since the server did not answer for as long as an operation waits.
     unanswered: AtomicBool,
+    /// Whether something failed since the session is over.
+    over: AtomicBool,
     progress: ProgressBar,
 }
 
 impl Report {
     pub(super) fn new() -> Report {
-        let (failed, interrupted, crowded, unanswered) = Default::default();
-        Report { failed, interrupted, crowded, unanswered, progress: ProgressBar::hidden() }
+        let (failed, interrupted, crowded, unanswered, over) = Default::default();
+        Report { failed, interrupted, crowded, unanswered, over, progress: ProgressBar::hidden() }
     }
 
     /// One that says nothing.
@@ -51,6 +53,9 @@ impl Report {
         let (path, why) = (shown(&path.to_string_lossy()), why.into());
         if why.is_any_of(&[Errno::TIMEDOUT]) {
             self.unanswered.store(true, Ordering::Relaxed);
+        }
+        if why.is_any_of(&[Errno::NOTCONN]) {
+            self.over.store(true, Ordering::Relaxed);
         }
         if why.is_of_room() {
             self.crowded.store(true, Ordering::Relaxed);
@@ -84,6 +89,11 @@ impl Report {
     /// Whether the server was waited for in vain, of which a line has told.
     pub(super) fn is_unanswered(&self) -> bool {
         self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing more can be done in the tree, of which a line has told. Then nothing more is tried.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_unanswered() || self.over.load(Ordering::Relaxed)
     }
 
     /// The result of the command.

@@ -71,7 +71,7 @@ pub(super) enum Next {
 }
 
 /// Visits a node and everything below it, each directory before its entries and those in the order of
-/// their names.
+/// their names, until nothing more can be done in the tree.
 pub(super) fn walk(
     tree: &dyn Tree,
     start: PathBuf,
@@ -82,7 +82,7 @@ pub(super) fn walk(
     let mut waiting = vec![(start, meta)];
     while let Some((path, meta)) = waiting.pop() {
         let next = visit(&path, &meta);
-        if next == Next::Nothing {
+        if next == Next::Nothing || report.is_over() {
             return;
         }
         if next == Next::Within && meta.is_directory() {

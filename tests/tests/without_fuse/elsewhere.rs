@@ -128,6 +128,25 @@ fn a_session_that_the_administrator_ends_is_said_and_the_rest_is_not_tried() {
     assert!(said.lines().last().unwrap().contains(&format!("{account}: {name}")), "{said}");
     assert!(said.lines().count() <= 2 && !said.contains("input/output error"), "{said}");
 
+    // Of many files, none is tried any more.
+    let mount = world.mount("alice");
+    mount.shell("mkdir many; seq 3000 | (cd many; xargs touch)");
+    mount.unmount();
+    for words in [&["cp", "-r", ":many", ":copy"][..], &["rm", "-r", ":many"]] {
+        let places = words[2..].iter().map(|place| format!("{account}{place}"));
+        let words: Vec<String> =
+            words[..2].iter().map(|word| (*word).to_owned()).chain(places).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut command = Running::start(&mut world.xfer_command(&words));
+        in_session();
+        command.signal(Signal::STOP);
+        world.server.command(&["session", "end", "alice"]).succeeded();
+        command.signal(Signal::CONT);
+        assert_eq!(command.ended_within(PATIENCE), Some(1), "{}", command.said());
+        let said = command.said();
+        assert!(said.contains(name) && said.lines().count() <= 4, "{words:?}: {said}");
+    }
+
     let mut follower = Running::start(&mut world.xfer_command(&["inbox", "--follow", &account]));
     in_session();
     world.server.command(&["session", "end", "alice"]).succeeded();

@@ -19,7 +19,15 @@ fn a_pipe_or_device_gets_the_bytes_of_a_file_and_is_not_replaced() {
     xfer(&world, &["put", "f", "{}:f"]).succeeded();
     let alice = world.mount("alice");
     shell(alice.root(), "mkfifo pipe; ln -s f to_f");
+    // As /dev/stdout is.
+    shell(&outside, "ln -s /proc/self/fd/1 stdout");
     let check = || {
+        let mut to_file =
+            world.xfer_command(&["get", &format!("{}:f", at(&world, "alice")), "stdout"]);
+        to_file.current_dir(&outside).stdout(File::create(outside.join("written")).unwrap());
+        assert!(to_file.status().unwrap().success());
+        assert!(read(&world, "written") == read(&world, "f"));
+        assert!(outside.join("stdout").is_symlink());
         let mut reader = Command::new("cat")
             .arg("pipe")
             .current_dir(&outside)

@@ -124,7 +124,7 @@ fn send_from_here(
     // Where each was stored, once a user has got it.
     let mut stored: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for user in users {
-        if opened.report.is_unanswered() {
+        if opened.report.is_over() {
             break;
         }
         for (name, from) in &stored {
@@ -157,6 +157,9 @@ fn send_from_there(opened: &Opened, found: &[Sent], users: &[String], note: Opti
     let mut is_any_sent = false;
     for Sent { name, from, meta } in found {
         for user in users {
+            if opened.report.is_over() {
+                return is_any_sent;
+            }
             let (to, before) = (mailbox(user).join(name), opened.report.failures());
             copy(&*opened.tree, &opened.report, (from, meta.clone()), &to, Purpose::Sending(note));
             is_any_sent |= opened.report.failures() == before;

@@ -4,7 +4,7 @@
 //! state of which file it is of, and its bytes were written in order.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -44,7 +44,7 @@ impl Transfer<'_> {
                 return Err(Trouble::because("write", to, "another xfer is fetching it"));
             }
             Part::Foreign => {
-                let why = "it belongs to another user or has several names; remove it";
+                let why = "it belongs to another user or has hard links; remove it";
                 return Err(Trouble::because("write", &part, why));
             }
         };
@@ -150,7 +150,7 @@ enum Part {
     Own(File),
     /// Another process has it.
     Taken,
-    /// Somebody else may have made it, or it is a file of another name too.
+    /// Somebody else may have made it, or it has hard links.
     Foreign,
 }
 
@@ -161,9 +161,17 @@ fn own(path: &Path) -> Result<Part, Errno> {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         // A pipe is not waited for.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = options.custom_flags(flags).open(path).map_err(of_io)?;
+        // One that is made now is this user's, whatever a network filesystem shows.
+        let made = options.clone().create_new(true).custom_flags(flags).open(path);
+        let (file, is_new) = match made {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                (options.custom_flags(flags).open(path).map_err(of_io)?, false)
+            }
+            Err(error) => return Err(of_io(error)),
+        };
         let metadata = file.metadata().map_err(of_io)?;
-        let is_mine = metadata.uid() == rustix::process::geteuid().as_raw();
+        let is_mine = is_new || metadata.uid() == rustix::process::geteuid().as_raw();
         if !metadata.is_file() || !is_mine || metadata.nlink() > 1 {
             return Ok(Part::Foreign);
         }

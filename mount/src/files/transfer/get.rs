@@ -44,7 +44,7 @@ pub(in super::super) fn get(mut line: GetLine) -> Result<(), Failure> {
             fetch_all(&transfer, found, Path::new(&to), line.transfer.recursive, is_quiet)
         }
     };
-    done.and(opened.close(Changes::None))
+    opened.close_after(done, Changes::None)
 }
 
 fn print_all(opened: &Opened, found: &[(PathBuf, Meta)]) -> Result<(), Failure> {
@@ -85,10 +85,15 @@ fn fetch_all(
         return Ok(());
     }
     let (mut jobs, mut directories) = (Vec::new(), Vec::new());
-    for (from, meta) in found {
-        // The root has no name.
+    // The root has no name.
+    let place = |from: &Path| {
         let name = from.file_name().filter(|_| is_directory);
-        let to = name.map_or(to.to_owned(), |name| to.join(name));
+        name.map_or(to.to_owned(), |name| to.join(name))
+    };
+    let job = |(from, meta): (PathBuf, Meta)| Job { to: place(&from), from, meta };
+    let mut found = found.into_iter().map(job).collect();
+    without_collisions(&mut found, (transfer.report, "transfer"), absolute);
+    for Job { from, meta, to } in found {
         if meta.is_directory() && !recursive {
             let why = "it is a directory; give -r to fetch it with everything in it";
             transfer.report.fail_with("fetch", &absolute(&from), why);
@@ -96,7 +101,7 @@ fn fetch_all(
             plan(transfer, (&from, meta), &to, &mut jobs, &mut directories);
         }
     }
-    make_directories(&mut directories, &mut jobs, |path| {
+    make_directories(&mut directories, &mut jobs, transfer.report, |path| {
         let made = make_directory(path, path == to);
         let trouble = made.map_err(|errno| Trouble::here("make", path, errno));
         trouble.map_err(|trouble| trouble.tell(transfer.report)).is_ok()
@@ -120,11 +125,29 @@ fn fetch_all(
     Ok(())
 }
 
-/// Whether a path leads to a pipe or a device, which is written to, as by cp(1), and not replaced.
+/// Whether a path leads to a pipe, a device, or a file that this process has open, such as /dev/stdout: what is
+/// written to, as by cp(1), and not replaced.
 fn takes_bytes(path: &Path) -> bool {
     let is_one =
         |kind: fs::FileType| kind.is_fifo() || kind.is_char_device() || kind.is_block_device();
-    fs::metadata(path).is_ok_and(|found| is_one(found.file_type()))
+    fs::metadata(path).is_ok_and(|found| is_one(found.file_type())) || is_descriptor(path)
+}
+
+/// Whether a path is, or links to, one of the files that a process has open: `/proc/PID/fd/N`.
+fn is_descriptor(path: &Path) -> bool {
+    const LINKS_MAX: usize = 8;
+    let mut at = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let directory = at.parent().and_then(|parent| fs::canonicalize(parent).ok());
+        if directory
+            .is_some_and(|directory| directory.starts_with("/proc") && directory.ends_with("fd"))
+        {
+            return true;
+        }
+        let Ok(target) = fs::read_link(&at) else { return false };
+        at = at.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    false
 }
 
 /// Plans what is fetched. Nothing is made meanwhile: where the tree is mounted, the target may be in it.

@@ -76,9 +76,10 @@ pub(in super::super) fn put(line: PutLine) -> Result<(), Failure> {
                 }
             }
         }
+        without_collisions(&mut found, (&opened.report, "transfer"), Path::to_owned);
         transfer.store_all(found, line.transfer.quiet);
     });
-    done.and(opened.close(Changes::Made))
+    opened.close_after(done, Changes::Made)
 }
 
 /// What a path on the command line may mean.
@@ -135,7 +136,7 @@ impl Transfer<'_> {
                 whole.push(Whole { from, part: place, to, is_whole });
             }
         }
-        let unmade = make_directories(&mut directories, &mut jobs, |path| {
+        let unmade = make_directories(&mut directories, &mut jobs, self.report, |path| {
             let made = make_directory_unless_there(self.tree, path);
             let trouble = made.map_err(|errno| Trouble::there("make", path, errno));
             trouble.map_err(|trouble| trouble.tell(self.report)).is_ok()

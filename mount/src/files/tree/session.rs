@@ -48,7 +48,7 @@ impl Calls {
             }
         });
         // Programs on a mount know no other error for it; here the rest need not be tried.
-        let is_over = || self.client.status().ending().is_some();
+        let is_over = || self.client.status().trouble().is_some();
         done.map_err(|errno| if errno == Errno::IO && is_over() { Errno::NOTCONN } else { errno })
     }
 }
