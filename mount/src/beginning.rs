@@ -70,7 +70,7 @@ impl Beginning<'_> {
             logged_in => logged_in,
         };
         let login = match logged_in {
-            Err(error) if error.is_in_use() && self.wants_takeover(&error) => {
+            Err(error) if error.is_in_use() && self.wants_takeover(&error, peer.label()) => {
                 send_left(&peer, options, Purpose::TakeOver, runtime)?;
                 log_in(&identity, Purpose::TakeOver)?
             }
@@ -81,12 +81,28 @@ impl Beginning<'_> {
     }
 
     /// Asks a user who has just typed the password whether to take the tree from another mount.
-    fn wants_takeover(&self, error: &ConnectError) -> bool {
+    fn wants_takeover(&self, error: &ConnectError, label: &str) -> bool {
         if !matches!(self.password, PasswordSource::Prompt) {
             return false;
         }
-        terminal::agrees(&format!("{}. Take it over? [y/N] ", Shown(&error.to_string())))
+        let error = error.to_string();
+        let mounted = mounted_here(label).map(|place| place.display().to_string());
+        let here = mounted.map(|place| format!("; here it is mounted at {}", Shown(&place)));
+        let here = here.unwrap_or_default();
+        terminal::agrees(&format!("{}{here}. Take it over? [y/N] ", Shown(&error)))
     }
+}
+
+/// Where the account is mounted by this user on this machine.
+#[cfg(target_os = "linux")]
+fn mounted_here(label: &str) -> Option<std::path::PathBuf> {
+    crate::control::mount_of(label)
+}
+
+/// Nothing is mounted on other systems.
+#[cfg(not(target_os = "linux"))]
+fn mounted_here(_label: &str) -> Option<std::path::PathBuf> {
+    None
 }
 
 /// Notes the session, so that the next one of the account can replace it if this process crashes.

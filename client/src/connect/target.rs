@@ -74,7 +74,9 @@ pub enum TargetError {
     #[error("an account is mounted whole, not a directory of it; write {0}")]
     Directory(String),
     /// The port is not a number from 1 to 65535.
-    #[error("'{0}' is not a port: use a number from 1 to 65535")]
+    #[error(
+        "'{0}' is not a port, a number from 1 to 65535; an account is mounted whole, without a path"
+    )]
     Port(String),
 }
 

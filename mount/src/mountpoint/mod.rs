@@ -149,6 +149,13 @@ fn missing(path: &Path, error: &io::Error) -> Failure {
         ErrorKind::NotADirectory => {
             format!("{}: a part of the path is not a directory", path.display())
         }
+        // autofs(5): what it is to mount there could not be mounted.
+        _ if error.raw_os_error() == Some(libc::ENODEV) => {
+            format!(
+                "{0}: its automounter could not mount it; see: systemctl status {0}",
+                path.display()
+            )
+        }
         _ => format!("{}: {error}", path.display()),
     };
     Failure::new(Exit::MountPointMissing, line)

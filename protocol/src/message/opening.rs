@@ -228,7 +228,9 @@ pub enum Refusal {
     #[error("this account takes no passwords, only keys of machines")]
     KeysOnly,
     /// The invitation was used, was replaced by a later one, or has expired.
-    #[error("the invitation was used already, or replaced by another, or has expired")]
+    #[error(
+        "the invitation was used already, was replaced by another, has expired, or is not as it was printed"
+    )]
     UsedInvitation,
     /// A device's key is not enough for this task.
     #[error("this needs the account's password; a key of a machine is not enough")]

@@ -113,7 +113,11 @@ fn send(
     let request = Request { version: VERSION.to_owned(), store, command: command.clone() };
     let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
     line.push(b'\n');
-    connected.write_all(&line)?;
+    match connected.write_all(&line) {
+        // A server that is busy says so before it has read the question.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
     Ok(connected)
 }
 
