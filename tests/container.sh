@@ -60,7 +60,8 @@ start() {
         --name "$CONTAINER" --network host --volume "$CONTAINER:/var/lib/xfer" \
         "localhost/$CONTAINER" run --listen "127.0.0.1:$port" >/dev/null
     local end=$((SECONDS + 30))
-    until podman logs "$CONTAINER" 2>&1 | grep -q 'listening on'; do
+    # Not by a pipe: one that ends early would fail what writes to it.
+    until [[ $(podman logs "$CONTAINER" 2>&1) == *'listening on'* ]]; do
         ((SECONDS < end)) || fail "the server does not listen"
         sleep 0.1
     done

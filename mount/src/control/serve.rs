@@ -434,6 +434,25 @@ mod tests {
         assert!(!path.exists());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_unmount_that_takes_the_kernel_long_is_still_answered() {
+        let Case { _directory, fake, control } = case();
+        let mut stream = UnixStream::connect(&control.path).await.unwrap();
+        stream.write_all(b"\"unmount\"\n").await.unwrap();
+        let mut reader = BufReader::new(stream);
+        let progress = next(&mut reader).await;
+        assert!(matches!(progress, Answer::Progress { .. }));
+        let closing = tokio::spawn(control.close());
+        sleep(Duration::from_secs(30)).await;
+        fake.synced.notify_one();
+        let mut answer = next(&mut reader).await;
+        while matches!(answer, Answer::Progress { .. }) {
+            answer = next(&mut reader).await;
+        }
+        assert_eq!(answer, Answer::Done);
+        closing.await.unwrap();
+    }
+
     #[tokio::test]
     async fn nonsense_is_answered_and_a_living_socket_is_left_alone() {
         let case = case();

@@ -73,6 +73,10 @@ fn there_are_no_settings_but_those_whose_effect_is_seen() {
     let line = run_within(&mut command(&world, "alice@host", &[]), PATIENCE).refused(2);
     let listed: BTreeSet<_> = line.rsplit_once("there are: ").unwrap().1.split(", ").collect();
     assert_eq!(listed, SEEN.concat().into_iter().collect(), "{line}");
+    for (seen, looks) in SEEN.iter().zip(LOOKS) {
+        let looked: BTreeSet<_> = looks.iter().map(|look| look.setting.0).collect();
+        assert_eq!(looked, seen.iter().copied().collect());
+    }
 }
 
 /// A setting that shows in files, or in the kernel's table of mounts: how to look, and what is seen without

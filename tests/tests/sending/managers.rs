@@ -75,7 +75,7 @@ fn what_gio_copies_arrives_whole_and_once_with_modes_and_times() {
 }
 
 #[test]
-fn what_dolphin_copies_arrives_whole_and_once_with_modes_and_times() {
+fn what_is_copied_in_the_steps_of_dolphin_arrives_whole_and_once_with_modes_and_times() {
     let world = World::new(&["alice", "bob"]);
     // As KIO does: each file is written as NAME.part, gets its attributes and then its name. A directory is
     // made first, and its times are set when all is there.
