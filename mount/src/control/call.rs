@@ -186,9 +186,9 @@ impl Meter {
         Meter { terminal, has_warned: false }
     }
 
-    /// Says why it takes long, once, also without a terminal.
+    /// Says why it takes long, once.
     fn warn(&mut self, line: &str) {
-        if !std::mem::replace(&mut self.has_warned, true) {
+        if self.terminal.is_some() && !std::mem::replace(&mut self.has_warned, true) {
             self.clear();
             complain(format_args!("xfer: {line}"));
         }
